@@ -1,0 +1,49 @@
+/* engine/device.h - compute devices of this machine, and one opened for use.
+ *
+ * SPDX-License-Identifier: MIT */
+#ifndef ENGINE_DEVICE_H
+#define ENGINE_DEVICE_H
+
+#include <ggml-backend.h>
+#include <ggml.h>
+#include <mcp/engine.h>
+#include <stdatomic.h>
+#include <stdbool.h>
+
+/* Load ggml's backends once.  In a portable build they are modules beside the library:
+ * every GPU module that loads, and the best CPU variant that really runs here. */
+void engine_devices_init(void);
+
+int engine_devices(mcp_device *devices, size_t cap);
+
+/* Physical cores that this process may use, at least 1. */
+uint32_t engine_cores(void);
+
+enum { ENGINE_BUFTS_MAX = 8 };
+
+/* One backend and the single thread pool that computes on it.
+ *
+ * The CPU backend's own functions are reached through ggml's registry, never linked:
+ * in a portable build they live in a module chosen at run time. */
+struct engine_device {
+    ggml_backend_dev_t         dev;
+    ggml_backend_t             backend;
+    bool                       gpu;
+    char                       name[64];
+    uint32_t                   threads;
+    struct ggml_threadpool    *pool;       /* CPU only; owned */
+    void                     (*pool_free)(struct ggml_threadpool *);
+    ggml_backend_buffer_type_t extra[ENGINE_BUFTS_MAX]; /* rearranged weights, best first */
+    uint32_t                   extra_count;
+};
+
+/* `name` as in mcp_engine_opts.device, but not "auto".  `cancel` is polled between the
+ * nodes of a graph. */
+int  engine_device_open(struct engine_device *device, const char *name, uint32_t threads,
+                        uint32_t poll, bool repack, atomic_int *cancel, mcp_error *err);
+void engine_device_close(struct engine_device *device);
+
+/* "cuda0" when there is a GPU, else "cpu". */
+const char *engine_device_best(void);
+
+#endif

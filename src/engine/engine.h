@@ -1,0 +1,99 @@
+/* engine/engine.h - the engine behind mcp/engine.h.
+ *
+ * SPDX-License-Identifier: MIT */
+#ifndef ENGINE_ENGINE_H
+#define ENGINE_ENGINE_H
+
+#include "engine/graph.h"
+
+enum {
+    ENGINE_SEQS_MAX = 4096,
+    ENGINE_BATCH_MAX = 65536,
+    ENGINE_THREADS_MAX = 512, /* ggml's own limit */
+    ENGINE_SHARDS_MAX = 2,    /* the CPU's layers, then a GPU's */
+    /* Graphs kept built: decode, verify and prefill shapes of four stages, with room.
+     * Each holds about 1 MB of nodes; the compute buffer is shared. */
+    ENGINE_GRAPHS_MAX = 16,
+};
+
+/* The layers that one device holds, and everything needed to run them. */
+struct engine_shard {
+    uint32_t              first, last;
+    struct engine_device  device;
+    struct engine_weights weights;
+    struct engine_kv      kv;
+    struct ggml_gallocr  *compute;       /* one buffer, shared by the graphs below */
+    size_t                compute_bytes;
+    struct engine_graph  *graphs[ENGINE_GRAPHS_MAX];
+    uint64_t              tick;          /* of graph use, for eviction */
+    uint8_t              *stage;         /* host copy of inputs; GPU only */
+    size_t                stage_bytes;
+};
+
+/* A run of one window's positions inside a batch that is computed at once. */
+struct engine_piece {
+    uint32_t window;
+    uint32_t offset; /* into the window */
+    uint32_t count;
+    uint32_t token;  /* where its tokens begin in the batch */
+};
+
+struct mcp_engine {
+    const struct mcp_model *model;
+    mcp_engine_info         info;
+    struct engine_shard     shards[ENGINE_SHARDS_MAX];
+    uint32_t                shard_count;
+    atomic_int              cancel;
+
+    /* Scratch of one forward, sized at opening. */
+    float                  *hidden[2];   /* (ubatch_tokens, n_embd): in and out of a shard */
+    struct engine_piece    *pieces;      /* (seqs) */
+    struct engine_segment  *segments;    /* (seqs) */
+    int32_t                *positions;   /* (ubatch_tokens) */
+    uint32_t               *sequences;   /* (ubatch_tokens) */
+    int32_t                *rows;        /* (ubatch_tokens) */
+    uint8_t                *seen;        /* (seqs) */
+};
+
+int  engine_open(struct mcp_engine **out, const struct mcp_model *model, const mcp_engine_opts *opts,
+                 mcp_error *err);
+void engine_close(struct mcp_engine *engine);
+
+int engine_forward(struct mcp_engine *e, uint32_t first, uint32_t last, mcp_want want,
+                   const mcp_window *windows, uint32_t count, float *out, size_t out_floats,
+                   mcp_error *err);
+int engine_trim(struct mcp_engine *e, uint32_t seq, uint32_t pos, mcp_error *err);
+
+/* engine/state.c */
+int engine_export(struct mcp_engine *e, uint32_t seq, uint32_t first, uint32_t last,
+                  uint32_t pos_first, uint32_t pos_last, void *buffer, size_t *bytes,
+                  mcp_error *err);
+int engine_import(struct mcp_engine *e, uint32_t seq, const void *buffer, size_t bytes,
+                  mcp_error *err);
+
+/* The shard that holds a layer. */
+struct engine_shard *engine_shard_of(struct mcp_engine *e, uint32_t layer);
+
+/* [first, last) is not empty and inside the layers loaded. */
+int engine_check_range(const struct mcp_engine *e, uint32_t first, uint32_t last, mcp_error *err);
+
+/* ---- engine/shard.c: one device ------------------------------------------------------- */
+
+int  engine_shard_open(struct engine_shard *s, const struct mcp_engine *e, const char *device,
+                       const mcp_engine_opts *opts, bool flash, atomic_int *cancel, mcp_error *err);
+void engine_shard_close(struct engine_shard *s);
+
+/* A batch ready to compute: the shape and what goes into its inputs. */
+struct engine_batch {
+    struct engine_shape shape;
+    const float        *hidden;    /* (tokens, n_embd) */
+    const int32_t      *positions; /* (tokens) */
+    const uint32_t     *sequences; /* (tokens) */
+    const int32_t      *rows;      /* (shape.rows) */
+};
+
+/* Run the batch; for HIDDEN and LOGITS the rows land in `out`. */
+int engine_shard_run(struct engine_shard *s, const struct mcp_model *model,
+                     const struct engine_batch *batch, float *out, mcp_error *err);
+
+#endif

@@ -1,0 +1,284 @@
+/* engine/weights.c - see weights.h.
+ *
+ * Which buffer type a tensor goes to is llama.cpp's rule (llama-model-loader.cpp): the
+ * first one, best first, on which the device supports the operation that reads it.
+ * Keeping to that rule is what makes speed and bits equal.
+ *
+ * SPDX-License-Identifier: MIT */
+#include "engine/weights.h"
+
+#include "base/fail.h"
+
+#include <ggml-alloc.h>
+#include <inttypes.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <unistd.h>
+
+enum {
+    /* A GPU upload goes in pieces so that the mapped pages behind it can be dropped. */
+    UPLOAD_BYTES = 64 << 20,
+};
+
+struct engine_weights_group {
+    ggml_backend_buffer_type_t buft; /* NULL: mapped */
+    struct ggml_context       *ctx;
+    ggml_backend_buffer_t     *buffers; /* mapped: one a part; else one */
+    uint32_t                   buffer_count;
+    const struct model_tensor **source; /* in the order of the context's tensors */
+    uint32_t                   tensor_count;
+};
+
+/* Everything that load needs to know, so that its steps stay short. */
+struct loading {
+    struct engine_weights      *w;
+    const struct mcp_model     *model;
+    const struct engine_device *device;
+    uint32_t                    tensors_max;
+    mcp_error                  *err;
+};
+
+/* Would the device run the operation on a weight in this buffer type? */
+static bool buft_supports(const struct loading *l, const struct model_tensor *t,
+                          enum model_role role, ggml_backend_buffer_type_t buft)
+{
+    struct ggml_init_params params = { .mem_size = ggml_tensor_overhead() * 8, .no_alloc = true };
+    struct ggml_context    *ctx = ggml_init(params);
+    struct ggml_tensor     *w, *op = NULL;
+    const int               tokens = 512; /* llama.cpp asks with this many */
+    const int               used = (int)l->model->hp.n_expert_used;
+    bool                    yes;
+
+    if (ctx == NULL)
+        return false;
+    w = ggml_new_tensor(ctx, t->type, GGML_MAX_DIMS, t->ne);
+    switch (role) {
+    case MODEL_ROLE_MATMUL:
+    case MODEL_ROLE_ROWS: /* a tied embedding, asked for as the head */
+        op = ggml_mul_mat(ctx, w, ggml_new_tensor_4d(ctx, GGML_TYPE_F32, t->ne[0], tokens, t->ne[2],
+                                                     t->ne[3]));
+        break;
+    case MODEL_ROLE_MATMUL_ID:
+        op = ggml_mul_mat_id(ctx, w, ggml_new_tensor_3d(ctx, GGML_TYPE_F32, t->ne[0], used, tokens),
+                             ggml_new_tensor_2d(ctx, GGML_TYPE_I32, used, tokens));
+        break;
+    case MODEL_ROLE_NORM:
+        op = ggml_mul(ctx, ggml_new_tensor(ctx, GGML_TYPE_F32, GGML_MAX_DIMS, t->ne), w);
+        break;
+    case MODEL_ROLE_BIAS:
+        op = ggml_add(ctx, ggml_new_tensor(ctx, GGML_TYPE_F32, GGML_MAX_DIMS, t->ne), w);
+        break;
+    case MODEL_ROLE_FREQS:
+        op = ggml_rope_ext(ctx,
+                           ggml_new_tensor_3d(ctx, GGML_TYPE_F32, l->model->hp.head_k,
+                                              l->model->hp.n_head, tokens),
+                           ggml_new_tensor_1d(ctx, GGML_TYPE_I32, tokens), w,
+                           (int)l->model->hp.rope.n_rot, l->model->hp.rope.mode, 0, 1e4f, 1.0f, 0.0f,
+                           1.0f, 32.0f, 1.0f);
+        break;
+    }
+    w->buffer = ggml_backend_buft_alloc_buffer(buft, 0);
+    yes = ggml_backend_dev_supports_op(l->device->dev, op);
+    ggml_backend_buffer_free(w->buffer);
+    ggml_free(ctx);
+    return yes;
+}
+
+/* The group for a buffer type, made on first use.  NULL when out of memory. */
+static struct engine_weights_group *group_for(struct loading *l, ggml_backend_buffer_type_t buft)
+{
+    struct engine_weights       *w = l->w;
+    struct engine_weights_group *grown, *g;
+    struct ggml_init_params      params = { .mem_size = ggml_tensor_overhead() * l->tensors_max,
+                                            .no_alloc = true };
+
+    for (uint32_t i = 0; i < w->group_count; i++)
+        if (w->groups[i].buft == buft)
+            return &w->groups[i];
+    grown = realloc(w->groups, (w->group_count + 1) * sizeof(*grown));
+    if (grown == NULL)
+        return NULL;
+    w->groups = grown;
+    g = &w->groups[w->group_count];
+    memset(g, 0, sizeof(*g));
+    g->buft = buft;
+    g->ctx = ggml_init(params);
+    g->source = calloc(l->tensors_max, sizeof(*g->source));
+    w->group_count++;
+    return g->ctx != NULL && g->source != NULL ? g : NULL;
+}
+
+/* Create the tensor in the group where it will live. */
+static int place(struct loading *l, const struct model_tensor *t, enum model_role role,
+                 struct ggml_tensor **out)
+{
+    ggml_backend_buffer_type_t   own = ggml_backend_dev_buffer_type(l->device->dev);
+    ggml_backend_buffer_type_t   buft = NULL;
+    struct engine_weights_group *g;
+
+    if (t == NULL)
+        return MCP_OK;
+    for (uint32_t i = 0; i < l->device->extra_count && buft == NULL; i++)
+        if (buft_supports(l, t, role, l->device->extra[i]))
+            buft = l->device->extra[i];
+    if (buft == NULL && buft_supports(l, t, role, own))
+        buft = own;
+    if (buft == NULL)
+        return base_fail(l->err, MCP_ENOTSUP, "%s: device %s cannot compute with tensor %s of type %s",
+                         l->model->info.path, l->device->name, t->name, ggml_type_name(t->type));
+
+    g = group_for(l, buft == own && !l->device->gpu ? NULL : buft);
+    if (g == NULL)
+        return base_fail(l->err, MCP_ENOMEM, "%s: table of %u tensors", l->model->info.path,
+                         l->tensors_max);
+    *out = ggml_new_tensor(g->ctx, t->type, GGML_MAX_DIMS, t->ne);
+    ggml_set_name(*out, t->name);
+    g->source[g->tensor_count++] = t;
+    l->w->bytes += t->bytes;
+    return MCP_OK;
+}
+
+static int place_all(struct loading *l)
+{
+    const struct model_tensors *tensors = &l->model->tensors;
+    struct engine_weights      *w = l->w;
+    bool                        head = w->last == l->model->hp.n_layer;
+    int                         rc = MCP_OK;
+
+    for (uint32_t layer = w->first; layer < w->last && rc == MCP_OK; layer++)
+        for (int slot = 0; slot < MODEL_SLOT_COUNT && rc == MCP_OK; slot++)
+            rc = place(l, tensors->layers[layer].t[slot], model_slot_role((enum model_slot)slot),
+                       &engine_weights_layer(w, layer)->t[slot]);
+    if (rc == MCP_OK)
+        rc = place(l, tensors->global[G_ROPE_FREQS], MODEL_ROLE_FREQS, &w->global[G_ROPE_FREQS]);
+    if (!head || rc < 0)
+        return rc;
+    rc = place(l, tensors->global[G_OUTPUT_NORM], MODEL_ROLE_NORM, &w->global[G_OUTPUT_NORM]);
+    if (rc == MCP_OK) /* tied: the embedding once more, now as a matrix */
+        rc = place(l, tensors->global[tensors->global[G_OUTPUT] ? G_OUTPUT : G_TOKEN_EMBD],
+                   MODEL_ROLE_MATMUL, &w->global[G_OUTPUT]);
+    if (rc == MCP_OK)
+        rc = place(l, tensors->global[G_OUTPUT_B], MODEL_ROLE_BIAS, &w->global[G_OUTPUT_B]);
+    return rc;
+}
+
+/* Point the tensors into the mapped file: one ggml buffer over each part. */
+static int fill_mapped(struct loading *l, struct engine_weights_group *g)
+{
+    const struct model_file *file = &l->model->file;
+    struct ggml_tensor      *t = ggml_get_first_tensor(g->ctx);
+
+    g->buffers = calloc(file->part_count, sizeof(*g->buffers));
+    if (g->buffers == NULL)
+        return base_fail(l->err, MCP_ENOMEM, "%s: table of %u parts", l->model->info.path,
+                         file->part_count);
+    g->buffer_count = file->part_count;
+    for (uint32_t i = 0; i < g->tensor_count; i++, t = ggml_get_next_tensor(g->ctx, t)) {
+        const struct model_tensor *source = g->source[i];
+        const struct model_part   *part = &file->parts[source->part];
+        ggml_backend_buffer_t     *buffer = &g->buffers[source->part];
+
+        if (*buffer == NULL) {
+            *buffer = ggml_backend_dev_buffer_from_host_ptr(l->device->dev, part->base, part->bytes,
+                                                            part->bytes);
+            if (*buffer == NULL)
+                return base_fail(l->err, MCP_ENOMEM, "%s: device %s cannot use the mapped file",
+                                 part->path, l->device->name);
+            ggml_backend_buffer_set_usage(*buffer, GGML_BACKEND_BUFFER_USAGE_WEIGHTS);
+        }
+        if (ggml_backend_tensor_alloc(*buffer, t, (void *)(uintptr_t)source->data) !=
+            GGML_STATUS_SUCCESS)
+            return base_fail(l->err, MCP_EDEVICE, "%s: tensor %s cannot be placed", part->path,
+                             source->name);
+    }
+    return MCP_OK;
+}
+
+/* The pages of [data, data + bytes) have been copied and will not be read again. */
+static void drop_pages(const uint8_t *data, size_t bytes)
+{
+    uintptr_t page = (uintptr_t)sysconf(_SC_PAGESIZE);
+    uintptr_t first = ((uintptr_t)data + page - 1) / page * page;
+    uintptr_t last = ((uintptr_t)data + bytes) / page * page;
+
+    if (last > first)
+        madvise((void *)first, last - first, MADV_DONTNEED);
+}
+
+/* Allocate the group's own buffer and copy the tensors in. */
+static int fill_copied(struct loading *l, struct engine_weights_group *g)
+{
+    struct ggml_tensor *t = ggml_get_first_tensor(g->ctx);
+    size_t              needed = ggml_backend_alloc_ctx_tensors_from_buft_size(g->ctx, g->buft);
+    size_t              free_bytes = 0, total = 0;
+
+    ggml_backend_dev_memory(l->device->dev, &free_bytes, &total);
+    if (l->device->gpu && total > 0 && needed > free_bytes)
+        return base_fail(l->err, MCP_ENOMEM,
+                         "layers [%u, %u) need %zu MiB on %s, which has %zu MiB free; lower -ngl",
+                         l->w->first, l->w->last, needed >> 20, l->device->name, free_bytes >> 20);
+    g->buffers = calloc(1, sizeof(*g->buffers));
+    if (g->buffers != NULL)
+        g->buffers[0] = ggml_backend_alloc_ctx_tensors_from_buft(g->ctx, g->buft);
+    if (g->buffers == NULL || g->buffers[0] == NULL)
+        return base_fail(l->err, MCP_ENOMEM, "layers [%u, %u) need %zu MiB on %s, which is too much",
+                         l->w->first, l->w->last, needed >> 20, l->device->name);
+    g->buffer_count = 1;
+    ggml_backend_buffer_set_usage(g->buffers[0], GGML_BACKEND_BUFFER_USAGE_WEIGHTS);
+
+    for (uint32_t i = 0; i < g->tensor_count; i++, t = ggml_get_next_tensor(g->ctx, t)) {
+        const uint8_t *data = g->source[i]->data;
+        size_t         bytes = g->source[i]->bytes;
+        /* A rearranging buffer takes a tensor whole. */
+        size_t         step = l->device->gpu ? UPLOAD_BYTES : bytes;
+
+        madvise((void *)((uintptr_t)data & ~(uintptr_t)4095), bytes + 4096, MADV_WILLNEED);
+        for (size_t done = 0; done < bytes; done += step) {
+            size_t count = bytes - done < step ? bytes - done : step;
+
+            ggml_backend_tensor_set(t, data + done, done, count);
+            drop_pages(data + done, count);
+        }
+    }
+    return MCP_OK;
+}
+
+int engine_weights_load(struct engine_weights *w, const struct mcp_model *model, uint32_t first,
+                        uint32_t last, const struct engine_device *device, mcp_error *err)
+{
+    struct loading l = { .w = w, .model = model, .device = device, .err = err };
+    int            rc;
+
+    memset(w, 0, sizeof(*w));
+    w->first = first;
+    w->last = last;
+    l.tensors_max = (last - first) * MODEL_SLOT_COUNT + MODEL_GLOBAL_COUNT;
+    w->layers = calloc(last - first, sizeof(*w->layers));
+    if (w->layers == NULL)
+        rc = base_fail(err, MCP_ENOMEM, "table of %u layers", last - first);
+    else
+        rc = place_all(&l);
+    for (uint32_t i = 0; i < w->group_count && rc == MCP_OK; i++)
+        rc = w->groups[i].buft == NULL ? fill_mapped(&l, &w->groups[i])
+                                       : fill_copied(&l, &w->groups[i]);
+    if (rc < 0)
+        engine_weights_free(w);
+    return rc;
+}
+
+void engine_weights_free(struct engine_weights *w)
+{
+    for (uint32_t i = 0; i < w->group_count; i++) {
+        struct engine_weights_group *g = &w->groups[i];
+
+        for (uint32_t b = 0; b < g->buffer_count; b++)
+            ggml_backend_buffer_free(g->buffers[b]);
+        free(g->buffers);
+        free(g->source);
+        ggml_free(g->ctx);
+    }
+    free(w->groups);
+    free(w->layers);
+    memset(w, 0, sizeof(*w));
+}

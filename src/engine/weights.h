@@ -1,0 +1,43 @@
+/* engine/weights.h - the tensors of a layer range, in a device's memory.
+ *
+ * On the CPU most tensors are used where the file is mapped; those that ggml can
+ * rearrange for speed (repack) are copied.  On a GPU all are copied, the mapping being
+ * dropped behind the copy, so that the host never holds the range.
+ *
+ * SPDX-License-Identifier: MIT */
+#ifndef ENGINE_WEIGHTS_H
+#define ENGINE_WEIGHTS_H
+
+#include "engine/device.h"
+#include "model/model.h"
+
+struct engine_layer {
+    struct ggml_tensor *t[MODEL_SLOT_COUNT]; /* NULL where the model has none */
+};
+
+/* Immutable after loading.  A group is one ggml context and the buffers behind its
+ * tensors: group 0 is mapped, the others are one a buffer type. */
+struct engine_weights {
+    uint32_t             first, last;
+    struct engine_layer *layers; /* [layer - first] */
+    struct ggml_tensor  *global[MODEL_GLOBAL_COUNT]; /* head and rope factors; no embedding */
+    uint64_t             bytes;
+    struct engine_weights_group *groups;
+    uint32_t             group_count;
+};
+
+/* Load layers [first, last) of the model, and the head when last is its end.
+ * On failure nothing stays allocated.
+ *   MCP_ENOMEM   the device has too little memory
+ *   MCP_ENOTSUP  the device cannot multiply by a tensor's type */
+int  engine_weights_load(struct engine_weights *w, const struct mcp_model *model, uint32_t first,
+                         uint32_t last, const struct engine_device *device, mcp_error *err);
+void engine_weights_free(struct engine_weights *w);
+
+static inline struct engine_layer *engine_weights_layer(const struct engine_weights *w,
+                                                        uint32_t layer)
+{
+    return &w->layers[layer - w->first];
+}
+
+#endif
