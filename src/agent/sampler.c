@@ -1,0 +1,82 @@
+/* agent/sampler.c - see sampler.h.
+ *
+ * SPDX-License-Identifier: MIT */
+#include "agent/sampler.h"
+
+#include <llama.h>
+#include <math.h>
+#include <stdlib.h>
+
+struct sampler {
+    uint32_t              n_vocab;
+    struct llama_sampler *chain;      /* NULL: greedy */
+    llama_token_data     *candidates; /* (n_vocab) */
+};
+
+struct sampler *sampler_new(const mcp_generate_opts *opts, uint32_t n_vocab, uint32_t seed)
+{
+    struct sampler *s = calloc(1, sizeof(*s));
+
+    if (s == NULL)
+        return NULL;
+    s->n_vocab = n_vocab;
+    if (opts->temperature <= 0.0f)
+        return s;
+
+    s->candidates = malloc(n_vocab * sizeof(*s->candidates));
+    s->chain = llama_sampler_chain_init(llama_sampler_chain_default_params());
+    if (s->candidates == NULL || s->chain == NULL) {
+        sampler_free(s);
+        return NULL;
+    }
+    if (opts->top_k > 0)
+        llama_sampler_chain_add(s->chain, llama_sampler_init_top_k(opts->top_k));
+    if (opts->top_p < 1.0f)
+        llama_sampler_chain_add(s->chain, llama_sampler_init_top_p(opts->top_p, 1));
+    if (opts->min_p > 0.0f)
+        llama_sampler_chain_add(s->chain, llama_sampler_init_min_p(opts->min_p, 1));
+    llama_sampler_chain_add(s->chain, llama_sampler_init_temp(opts->temperature));
+    llama_sampler_chain_add(s->chain, llama_sampler_init_dist(seed));
+    return s;
+}
+
+void sampler_free(struct sampler *s)
+{
+    if (s == NULL)
+        return;
+    if (s->chain != NULL)
+        llama_sampler_free(s->chain);
+    free(s->candidates);
+    free(s);
+}
+
+/* The first of equals, as libllama's greedy sampler. */
+static int32_t pick_greedy(const struct sampler *s, const float *logits)
+{
+    int32_t best = -1;
+
+    for (uint32_t i = 0; i < s->n_vocab; i++)
+        if (isfinite(logits[i]) && (best < 0 || logits[i] > logits[best]))
+            best = (int32_t)i;
+    return best;
+}
+
+int32_t sampler_pick(struct sampler *s, const float *logits)
+{
+    llama_token_data_array array;
+
+    if (s->chain == NULL)
+        return pick_greedy(s, logits);
+    for (uint32_t i = 0; i < s->n_vocab; i++) {
+        /* libllama asserts on a distribution that holds NaN. */
+        if (!isfinite(logits[i]))
+            return pick_greedy(s, logits);
+        s->candidates[i] = (llama_token_data){ .id = (llama_token)i, .logit = logits[i], .p = 0.0f };
+    }
+    array = (llama_token_data_array){ .data = s->candidates, .size = s->n_vocab, .selected = -1 };
+    llama_sampler_apply(s->chain, &array);
+    if (array.selected < 0 || (size_t)array.selected >= array.size)
+        return -1;
+    llama_sampler_accept(s->chain, array.data[array.selected].id);
+    return array.data[array.selected].id;
+}
