@@ -59,8 +59,8 @@ typedef struct {
     const char *device;        /* "auto", "cpu", "cuda0", ...; borrowed for the call */
     int32_t     gpu_layers;    /* -ngl: so many of the last layers on the GPU; -1 = all */
     mcp_kv_type kv_k;          /* -ctk */
-    mcp_kv_type kv_v;          /* -ctv; q8_0 needs flash attention */
-    mcp_flash   flash;         /* -fa */
+    mcp_kv_type kv_v;          /* -ctv; q8_0 needs flash attention, f32 needs it off */
+    mcp_flash   flash;         /* -fa; auto: on where the device and the KV types allow it */
     uint32_t    poll;          /* 0..100: how hard idle compute threads spin; 50 as llama.cpp */
     int         repack;        /* 1 = let the CPU rearrange weights for speed (default) */
 } mcp_engine_opts;

@@ -100,6 +100,12 @@ static int choose_flash(const struct mcp_engine *e, const mcp_engine_opts *o,
     enum ggml_type type_v = o->kv_v == MCP_KV_Q8_0 ? GGML_TYPE_Q8_0 : GGML_TYPE_F16;
 
     *flash = o->flash != MCP_FLASH_OFF;
+    if (o->kv_k == MCP_KV_F32 || o->kv_v == MCP_KV_F32) {
+        /* ggml's kernels would round such keys to f16 again, so nothing would be won. */
+        if (o->flash == MCP_FLASH_ON)
+            return base_fail(err, MCP_ENOTSUP, "a KV cache in f32 needs -fa off");
+        *flash = false;
+    }
     for (uint32_t i = 0; i < count && *flash; i++) {
         ggml_backend_dev_t dev = device_of(devices[i]);
 
