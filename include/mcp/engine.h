@@ -144,6 +144,13 @@ MCP_API int mcp_engine_forward(mcp_engine *engine, uint32_t first, uint32_t last
                                const mcp_window *windows, uint32_t count, float *out,
                                size_t out_floats, mcp_error *err);
 
+/* Host memory for rows in and out that the engine's device copies at full speed (page-locked
+ * where the device is a GPU; an ordinary allocation otherwise).  NULL when out of memory.
+ * Any memory may be passed to mcp_engine_forward(); this one is faster.  Free it before
+ * the engine is closed. */
+MCP_API float *mcp_engine_alloc(mcp_engine *engine, size_t floats);
+MCP_API void   mcp_engine_free(mcp_engine *engine, float *memory);
+
 /* Forget positions >= pos of a sequence, in all layers.  No data moves.  A pos beyond
  * the end changes nothing. */
 MCP_API int mcp_engine_trim(mcp_engine *engine, uint32_t seq, uint32_t pos, mcp_error *err);

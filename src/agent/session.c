@@ -79,7 +79,7 @@ int session_open(struct mcp_session **out, struct mcp_engine *engine, const mcp_
     s->engine = engine;
     s->seq = opts->seq;
     s->tokens = malloc((size_t)engine->info.ctx_tokens * sizeof(*s->tokens));
-    s->logits = malloc((size_t)engine->model->hp.n_vocab * sizeof(*s->logits));
+    s->logits = engine_alloc(engine, engine->model->hp.n_vocab);
     if (s->tokens == NULL || s->logits == NULL)
         rc = base_fail(err, MCP_ENOMEM, "session of %u tokens", engine->info.ctx_tokens);
     if (rc == MCP_OK)
@@ -100,7 +100,7 @@ void session_close(struct mcp_session *session)
         return;
     pipeline_close(&session->pipeline);
     free(session->tokens);
-    free(session->logits);
+    engine_free(session->logits);
     free(session);
 }
 
@@ -191,7 +191,10 @@ static int generate(struct mcp_session *s, struct sampler *sampler, const mcp_ge
         }
         token = sampler_pick(sampler, s->logits);
         if (token < 0) {
-            rc = base_fail(err, MCP_EDEVICE, "the model's logits are not finite numbers");
+            rc = base_fail(err, MCP_EFORMAT,
+                           "%s: the logits after position %u are not finite numbers: its weights are "
+                           "damaged or overflow",
+                           s->engine->model->info.path, s->count);
             break;
         }
         r->generated_tokens++;

@@ -52,6 +52,17 @@ int mcp_engine_forward(mcp_engine *engine, uint32_t first, uint32_t last, mcp_wa
     return engine_forward(engine, first, last, want, windows, count, out, out_floats, err);
 }
 
+float *mcp_engine_alloc(mcp_engine *engine, size_t floats)
+{
+    return engine == NULL ? NULL : engine_alloc(engine, floats);
+}
+
+void mcp_engine_free(mcp_engine *engine, float *memory)
+{
+    (void)engine; /* the memory remembers its device; the argument keeps the order of closing plain */
+    engine_free(memory);
+}
+
 int mcp_engine_trim(mcp_engine *engine, uint32_t seq, uint32_t pos, mcp_error *err)
 {
     if (engine == NULL)

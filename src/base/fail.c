@@ -4,12 +4,16 @@
 #include "base/fail.h"
 
 #include <stdarg.h>
+#include <stdbool.h>
 #include <stdio.h>
 #include <string.h>
 
 #ifndef MCP_VERSION
 #define MCP_VERSION "0.1.0"
 #endif
+
+/* A path has at most 4,096 bytes, a sentence around it a few hundred. */
+enum { SENTENCE_BYTES = 5120 };
 
 static const struct {
     int         code;
@@ -42,25 +46,55 @@ const char *mcp_version(void)
     return MCP_VERSION;
 }
 
+/* Bytes that a terminal could act on, or that are no UTF-8, become '?': names come from
+ * hostile files. */
+static void make_printable(char *text)
+{
+    unsigned char *c = (unsigned char *)text;
+
+    while (*c != '\0') {
+        size_t follow = *c < 0x80 ? 0 : *c >= 0xC2 && *c < 0xE0 ? 1 : *c >= 0xE0 && *c < 0xF0 ? 2
+                        : *c >= 0xF0 && *c < 0xF5                                             ? 3
+                                                                                              : 9;
+        bool   good = follow < 9 && *c >= 0x20 && *c != 0x7f;
+
+        for (size_t i = 1; i <= follow && good; i++)
+            good = (c[i] & 0xC0) == 0x80;
+        /* C1 controls, surrogates, overlong forms */
+        if (good && ((c[0] == 0xC2 && c[1] < 0xA0) || (c[0] == 0xE0 && c[1] < 0xA0) ||
+                     (c[0] == 0xED && c[1] >= 0xA0) || (c[0] == 0xF0 && c[1] < 0x90) ||
+                     (c[0] == 0xF4 && c[1] >= 0x90)))
+            good = false;
+        if (good) {
+            c += 1 + follow;
+        } else {
+            *c++ = '?';
+        }
+    }
+}
+
 int base_fail(mcp_error *err, int code, const char *format, ...)
 {
+    char    whole[SENTENCE_BYTES];
     va_list args;
-    int     wanted;
+    size_t  length, room = sizeof(err->text);
 
     if (err == NULL)
         return code;
 
     err->code = code;
     va_start(args, format);
-    wanted = vsnprintf(err->text, sizeof(err->text), format, args);
+    if (vsnprintf(whole, sizeof(whole), format, args) < 0)
+        snprintf(whole, sizeof(whole), "%s", mcp_code_text(code));
     va_end(args);
-    if (wanted < 0)
-        snprintf(err->text, sizeof(err->text), "%s", mcp_code_text(code));
-    else if ((size_t)wanted >= sizeof(err->text))
-        memcpy(err->text + sizeof(err->text) - 4, "...", 4);
+    make_printable(whole);
 
-    for (char *c = err->text; *c != '\0'; c++)
-        if ((unsigned char)*c < 0x20 || *c == 0x7f)
-            *c = '?';
+    /* Too long means a long path in front: the end says what is wrong. */
+    length = strlen(whole);
+    if (length < room)
+        memcpy(err->text, whole, length + 1);
+    else
+        snprintf(err->text, room, "...%s", whole + length - (room - 4));
+    make_printable(err->text); /* the cut may have hit the middle of a character */
     return code;
 }

@@ -7,9 +7,9 @@
 #include <mcp/error.h>
 
 /* Write the sentence (when err is not NULL) and return `code`, so that a failing
- * function reads `rc = base_fail(err, MCP_E..., "...")`.  A sentence that is too long
- * is cut and ends in "...".  Control bytes, which may come from a hostile file's
- * strings, become '?'. */
+ * function reads `rc = base_fail(err, MCP_E..., "...")`.  Of a sentence that
+ * is too long the end is kept, behind "...".  Control characters and invalid UTF-8, which
+ * may come from a hostile file's strings, become '?'. */
 int base_fail(mcp_error *err, int code, const char *format, ...)
     __attribute__((format(printf, 3, 4)));
 

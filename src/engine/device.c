@@ -135,6 +135,34 @@ uint32_t engine_cores(void)
     return count > 0 ? (uint32_t)count : 1;
 }
 
+uint32_t engine_cpus(void)
+{
+    cpu_set_t set;
+
+    return sched_getaffinity(0, sizeof(set), &set) == 0 ? (uint32_t)CPU_COUNT(&set) : engine_cores();
+}
+
+static void *do_nothing(void *arg)
+{
+    return arg;
+}
+
+/* ggml aborts when a thread does not start; so see first whether that many do. */
+static bool threads_start(uint32_t count)
+{
+    pthread_t *threads = calloc(count, sizeof(*threads));
+    uint32_t   started = 0;
+
+    if (threads == NULL)
+        return false;
+    while (started < count && pthread_create(&threads[started], NULL, do_nothing, NULL) == 0)
+        started++;
+    for (uint32_t i = 0; i < started; i++)
+        pthread_join(threads[i], NULL);
+    free(threads);
+    return started == count;
+}
+
 static ggml_backend_dev_t find_device(const char *name)
 {
     for (size_t i = 0; i < ggml_backend_dev_count(); i++) {
@@ -192,7 +220,7 @@ static int open_cpu(struct engine_device *device, uint32_t threads, uint32_t pol
         return base_fail(err, MCP_EDEVICE, "cpu: ggml's CPU backend offers no thread pool");
     params = ggml_threadpool_params_default((int)threads);
     params.poll = poll;
-    device->pool = pool_new(&params);
+    device->pool = threads_start(threads) ? pool_new(&params) : NULL;
     if (device->pool == NULL)
         return base_fail(err, MCP_ENOMEM, "cpu: a pool of %u threads cannot be started", threads);
     set_pool(device->backend, device->pool);
@@ -241,4 +269,25 @@ void engine_device_close(struct engine_device *device)
     if (device->pool != NULL)
         device->pool_free(device->pool);
     memset(device, 0, sizeof(*device));
+}
+
+struct engine_host engine_host_new(const struct engine_device *device, size_t bytes)
+{
+    struct engine_host         h = { .bytes = bytes };
+    ggml_backend_buffer_type_t pinned = device->gpu ? ggml_backend_dev_host_buffer_type(device->dev)
+                                                    : NULL;
+
+    if (pinned != NULL && bytes > 0)
+        h.buffer = ggml_backend_buft_alloc_buffer(pinned, bytes);
+    h.data = h.buffer != NULL ? ggml_backend_buffer_get_base(h.buffer) : malloc(bytes > 0 ? bytes : 1);
+    return h;
+}
+
+void engine_host_free(struct engine_host *host)
+{
+    if (host->buffer != NULL)
+        ggml_backend_buffer_free(host->buffer);
+    else
+        free(host->data);
+    memset(host, 0, sizeof(*host));
 }

@@ -19,7 +19,15 @@ int engine_devices(mcp_device *devices, size_t cap);
 /* Physical cores that this process may use, at least 1. */
 uint32_t engine_cores(void);
 
-enum { ENGINE_BUFTS_MAX = 8 };
+enum {
+    ENGINE_BUFTS_MAX = 8,
+    /* Threads spin while they wait for each other: more than processors is slower, many
+     * more never ends.  Some slack for machines whose affinity mask lies. */
+    ENGINE_THREADS_PER_CPU = 4,
+};
+
+/* Processors that this process may use, at least 1. */
+uint32_t engine_cpus(void);
 
 /* One backend and the single thread pool that computes on it.
  *
@@ -42,6 +50,17 @@ struct engine_device {
 int  engine_device_open(struct engine_device *device, const char *name, uint32_t threads,
                         uint32_t poll, bool repack, atomic_int *cancel, mcp_error *err);
 void engine_device_close(struct engine_device *device);
+
+/* Host memory that the device copies from and to at full speed: page-locked for a GPU,
+ * plain otherwise.  bytes 0 gives a valid, empty piece. */
+struct engine_host {
+    void                 *data;   /* NULL when out of memory */
+    size_t                bytes;
+    ggml_backend_buffer_t buffer; /* behind data on a GPU */
+};
+
+struct engine_host engine_host_new(const struct engine_device *device, size_t bytes);
+void               engine_host_free(struct engine_host *host);
 
 /* "cuda0" when there is a GPU, else "cpu". */
 const char *engine_device_best(void);

@@ -25,6 +25,7 @@ static int check_opts(struct mcp_engine *e, const mcp_engine_opts *o, mcp_error 
 {
     const struct model_hparams *hp = &e->model->hp;
     mcp_engine_info            *info = &e->info;
+    uint32_t                    cpus = engine_cpus() * ENGINE_THREADS_PER_CPU;
     int                         rc;
 
     info->first = o->first;
@@ -48,7 +49,8 @@ static int check_opts(struct mcp_engine *e, const mcp_engine_opts *o, mcp_error 
     if (rc == MCP_OK)
         rc = in_range("-ub (tokens computed at once)", info->ubatch_tokens, 1, ENGINE_BATCH_MAX, err);
     if (rc == MCP_OK)
-        rc = in_range("-t (threads)", info->threads, 1, ENGINE_THREADS_MAX, err);
+        rc = in_range("-t (threads)", info->threads, 1,
+                      cpus < ENGINE_THREADS_MAX ? cpus : ENGINE_THREADS_MAX, err);
     if (rc == MCP_OK)
         rc = in_range("polling level", o->poll, 0, 100, err);
     if (rc == MCP_OK && (o->kv_k < MCP_KV_F16 || o->kv_k > MCP_KV_F32 || o->kv_v < MCP_KV_F16 ||
@@ -149,19 +151,16 @@ static uint32_t plan_shards(struct mcp_engine *e, const mcp_engine_opts *o, cons
 
 static int make_scratch(struct mcp_engine *e, mcp_error *err)
 {
-    size_t floats = (size_t)e->info.ubatch_tokens * e->model->hp.n_embd;
-
-    e->hidden[0] = malloc(floats * sizeof(float));
-    e->hidden[1] = malloc(floats * sizeof(float));
+    e->tokens = calloc(e->info.ubatch_tokens, sizeof(*e->tokens));
     e->pieces = calloc(e->info.seqs, sizeof(*e->pieces));
     e->segments = calloc(e->info.seqs, sizeof(*e->segments));
     e->positions = calloc(e->info.ubatch_tokens, sizeof(*e->positions));
     e->sequences = calloc(e->info.ubatch_tokens, sizeof(*e->sequences));
     e->rows = calloc(e->info.ubatch_tokens, sizeof(*e->rows));
     e->seen = calloc(e->info.seqs, 1);
-    if (e->hidden[0] == NULL || e->hidden[1] == NULL || e->pieces == NULL || e->segments == NULL ||
+    if (e->tokens == NULL || e->pieces == NULL || e->segments == NULL ||
         e->positions == NULL || e->sequences == NULL || e->rows == NULL || e->seen == NULL)
-        return base_fail(err, MCP_ENOMEM, "scratch for %u tokens and %u sequences",
+        return base_fail(err, MCP_ENOMEM, "a batch of %u tokens in %u sequences",
                          e->info.ubatch_tokens, e->info.seqs);
     return MCP_OK;
 }
@@ -202,6 +201,13 @@ int engine_open(struct mcp_engine **out, const struct mcp_model *model, const mc
             used += (size_t)snprintf(e->info.devices + used, room, "%s%.32s [%u,%u)",
                                      i > 0 ? " + " : "", devices[i], s->first, s->last);
     }
+    for (size_t i = 0; i < 2 && rc == MCP_OK; i++) {
+        e->hidden[i] = engine_host_new(&e->shards[e->shard_count - 1].device,
+                                       (size_t)e->info.ubatch_tokens * model->hp.n_embd *
+                                           sizeof(float));
+        if (e->hidden[i].data == NULL)
+            rc = base_fail(err, MCP_ENOMEM, "hidden states of %u tokens", e->info.ubatch_tokens);
+    }
     if (rc < 0)
         goto out;
     e->info.flash = flash;
@@ -218,10 +224,11 @@ void engine_close(struct mcp_engine *e)
 {
     if (e == NULL)
         return;
+    for (size_t i = 0; i < 2; i++)
+        engine_host_free(&e->hidden[i]);
     for (uint32_t i = 0; i < e->shard_count; i++)
         engine_shard_close(&e->shards[i]);
-    free(e->hidden[0]);
-    free(e->hidden[1]);
+    free(e->tokens);
     free(e->pieces);
     free(e->segments);
     free(e->positions);
@@ -467,31 +474,32 @@ static bool wants(const mcp_window *w, uint32_t index, uint32_t *row)
     }
 }
 
-/* The input of the first shard: embeddings looked up, or the caller's hidden states. */
-static void gather_hidden(struct mcp_engine *e, const mcp_window *windows, uint32_t pieces)
+/* The input of the first shard: the caller's tokens or hidden states, in batch order.  A
+ * batch that mixes both is widened here. */
+static void gather(struct mcp_engine *e, const mcp_window *windows, uint32_t pieces,
+                   struct engine_batch *batch)
 {
-    const struct model_tensor          *embd = e->model->tensors.global[G_TOKEN_EMBD];
-    const struct ggml_type_traits      *traits = ggml_get_type_traits(embd->type);
-    size_t                              n = e->model->hp.n_embd;
-    size_t                              row = ggml_row_size(embd->type, (int64_t)n);
+    const struct model_tensor *embd = e->model->tensors.global[G_TOKEN_EMBD];
+    size_t                     n = e->model->hp.n_embd;
+    float                     *hidden = e->hidden[0].data;
+    bool                       all_tokens = true;
+
+    for (uint32_t i = 0; i < pieces; i++)
+        all_tokens = all_tokens && windows[e->pieces[i].window].tokens != NULL;
+    batch->tokens = all_tokens ? e->tokens : NULL;
+    batch->hidden = all_tokens ? NULL : hidden;
 
     for (uint32_t i = 0; i < pieces; i++) {
         const struct engine_piece *p = &e->pieces[i];
         const mcp_window          *w = &windows[p->window];
-        float                     *out = e->hidden[0] + p->token * n;
 
-        if (w->hidden != NULL) {
-            memcpy(out, w->hidden + p->offset * n, p->count * n * sizeof(float));
-            continue;
-        }
-        for (uint32_t t = 0; t < p->count; t++) {
-            const uint8_t *data = embd->data + (size_t)w->tokens[p->offset + t] * row;
-
-            if (embd->type == GGML_TYPE_F32)
-                memcpy(out + t * n, data, n * sizeof(float));
-            else
-                traits->to_float(data, out + t * n, (int64_t)n);
-        }
+        if (all_tokens)
+            memcpy(e->tokens + p->token, w->tokens + p->offset, p->count * sizeof(*w->tokens));
+        else if (w->hidden != NULL)
+            memcpy(hidden + p->token * n, w->hidden + p->offset * n, p->count * n * sizeof(float));
+        else
+            for (uint32_t t = 0; t < p->count; t++)
+                model_embed(embd, w->tokens[p->offset + t], hidden + (p->token + t) * n);
     }
 }
 
@@ -556,14 +564,15 @@ static int run_batch(struct mcp_engine *e, uint32_t first, uint32_t last, mcp_wa
     struct engine_batch batch = { .positions = e->positions, .sequences = e->sequences };
     uint64_t            first_row = 0;
     uint32_t            rows;
-    float              *in = e->hidden[0], *to = e->hidden[1], *swap;
+    float              *to = e->hidden[1].data;
+    uint32_t            next = 0;
     int                 rc = MCP_OK;
 
     batch.shape.segment_count = make_segments(e, windows, pieces);
     batch.shape.segments = e->segments;
     batch.shape.tokens = e->pieces[pieces - 1].token + e->pieces[pieces - 1].count;
     rows = choose_rows(e, windows, pieces, row_base, &first_row);
-    gather_hidden(e, windows, pieces);
+    gather(e, windows, pieces, &batch);
 
     for (uint32_t i = 0; i < e->shard_count && rc == MCP_OK; i++) {
         struct engine_shard *s = &e->shards[i];
@@ -574,7 +583,6 @@ static int run_batch(struct mcp_engine *e, uint32_t first, uint32_t last, mcp_wa
         batch.shape.first = first > s->first ? first : s->first;
         batch.shape.last = last < s->last ? last : s->last;
         final = batch.shape.last == last;
-        batch.hidden = in;
         batch.shape.output = final && rows == 0                 ? ENGINE_OUTPUT_KV
                              : final && want == MCP_WANT_LOGITS ? ENGINE_OUTPUT_LOGITS
                                                                 : ENGINE_OUTPUT_HIDDEN;
@@ -585,12 +593,12 @@ static int run_batch(struct mcp_engine *e, uint32_t first, uint32_t last, mcp_wa
                                   ? out + first_row * e->model->hp.n_vocab
                                   : to,
                               err);
-        swap = in;
-        in = to;
-        to = swap;
+        batch.hidden = to;
+        to = e->hidden[next].data;
+        next ^= 1;
     }
     if (rc == MCP_OK && rows > 0 && want == MCP_WANT_HIDDEN)
-        scatter_hidden(e, windows, pieces, row_base, in, out);
+        scatter_hidden(e, windows, pieces, row_base, batch.hidden, out);
     return rc;
 }
 
@@ -621,6 +629,8 @@ int engine_forward(struct mcp_engine *e, uint32_t first, uint32_t last, mcp_want
                  : run_batch(e, first, last, want, windows, pieces, row_base, out, err);
     }
     free(row_base);
+    for (uint32_t i = 0; i < e->shard_count; i++)
+        engine_shard_wait(&e->shards[i]);
     if (rc == MCP_ECANCELED)
         atomic_store(&e->cancel, 0);
     if (rc < 0)
@@ -645,4 +655,38 @@ int engine_trim(struct mcp_engine *e, uint32_t seq, uint32_t pos, mcp_error *err
             *length = pos;
     }
     return MCP_OK;
+}
+
+/* ---- memory that devices copy fast ------------------------------------------------------- */
+
+/* In front of the caller's floats, so that freeing needs no table. */
+union host_header {
+    struct engine_host host;
+    uint8_t            pad[64]; /* keeps the floats aligned for vector loads */
+};
+
+float *engine_alloc(struct mcp_engine *e, size_t floats)
+{
+    const struct engine_device *device = &e->shards[e->shard_count - 1].device;
+    union host_header          *h;
+    struct engine_host          host;
+
+    if (floats > (SIZE_MAX - sizeof(*h)) / sizeof(float))
+        return NULL;
+    host = engine_host_new(device, sizeof(*h) + floats * sizeof(float));
+    if (host.data == NULL)
+        return NULL;
+    h = host.data;
+    h->host = host;
+    return (float *)(h + 1);
+}
+
+void engine_free(float *memory)
+{
+    struct engine_host host;
+
+    if (memory == NULL)
+        return;
+    host = ((union host_header *)(void *)memory - 1)->host;
+    engine_host_free(&host);
 }

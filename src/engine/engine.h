@@ -26,8 +26,16 @@ struct engine_shard {
     size_t                compute_bytes;
     struct engine_graph  *graphs[ENGINE_GRAPHS_MAX];
     uint64_t              tick;          /* of graph use, for eviction */
-    uint8_t              *stage;         /* host copy of inputs; GPU only */
-    size_t                stage_bytes;
+    enum ggml_type        embed;         /* embedding rows go to the device in this type, or
+                                          * GGML_TYPE_COUNT: the host widens them */
+    /* GPU only: inputs are written here and copied asynchronously.  Two, so that the next
+     * batch is prepared while one computes; `busy` fires when the copies are done. */
+    struct {
+        struct engine_host   host;
+        ggml_backend_event_t busy;
+        bool                 pending;
+    } stage[2];
+    uint32_t              stage_next;
 };
 
 /* A run of one window's positions inside a batch that is computed at once. */
@@ -46,7 +54,8 @@ struct mcp_engine {
     atomic_int              cancel;
 
     /* Scratch of one forward, sized at opening. */
-    float                  *hidden[2];   /* (ubatch_tokens, n_embd): in and out of a shard */
+    struct engine_host      hidden[2];   /* (ubatch_tokens, n_embd): in and out of a shard */
+    int32_t                *tokens;      /* (ubatch_tokens) */
     struct engine_piece    *pieces;      /* (seqs) */
     struct engine_segment  *segments;    /* (seqs) */
     int32_t                *positions;   /* (ubatch_tokens) */
@@ -63,6 +72,10 @@ int engine_forward(struct mcp_engine *e, uint32_t first, uint32_t last, mcp_want
                    const mcp_window *windows, uint32_t count, float *out, size_t out_floats,
                    mcp_error *err);
 int engine_trim(struct mcp_engine *e, uint32_t seq, uint32_t pos, mcp_error *err);
+
+/* Host memory of the last shard's device; NULL when out of memory. */
+float *engine_alloc(struct mcp_engine *e, size_t floats);
+void   engine_free(float *memory); /* NULL is allowed */
 
 /* engine/state.c */
 int engine_export(struct mcp_engine *e, uint32_t seq, uint32_t first, uint32_t last,
@@ -85,15 +98,19 @@ void engine_shard_close(struct engine_shard *s);
 
 /* A batch ready to compute: the shape and what goes into its inputs. */
 struct engine_batch {
-    struct engine_shape shape;
-    const float        *hidden;    /* (tokens, n_embd) */
+    struct engine_shape shape;     /* `embed` is the shard's to fill in */
+    const float        *hidden;    /* (tokens, n_embd), or */
+    const int32_t      *tokens;    /* (tokens) ids */
     const int32_t      *positions; /* (tokens) */
     const uint32_t     *sequences; /* (tokens) */
     const int32_t      *rows;      /* (shape.rows) */
 };
 
-/* Run the batch; for HIDDEN and LOGITS the rows land in `out`. */
-int engine_shard_run(struct engine_shard *s, const struct mcp_model *model,
-                     const struct engine_batch *batch, float *out, mcp_error *err);
+/* Run the batch; for HIDDEN and LOGITS the rows land in `out` before this returns.  A batch
+ * that only fills the KV may still be computing; the next one, or engine_shard_wait(),
+ * waits for it. */
+int  engine_shard_run(struct engine_shard *s, const struct mcp_model *model,
+                      const struct engine_batch *batch, float *out, mcp_error *err);
+void engine_shard_wait(struct engine_shard *s);
 
 #endif

@@ -104,7 +104,12 @@ static void make_inputs(struct engine_graph *g, const struct model_hparams *hp,
 {
     int64_t n = g->shape.tokens;
 
-    g->hidden = input(ggml_new_tensor_2d(g->ctx, GGML_TYPE_F32, hp->n_embd, n));
+    if (g->shape.embed == GGML_TYPE_COUNT) {
+        g->input = input(ggml_new_tensor_2d(g->ctx, GGML_TYPE_F32, hp->n_embd, n));
+    } else {
+        g->input = input(ggml_new_tensor_2d(g->ctx, g->shape.embed, hp->n_embd, n));
+        g->order = input(ggml_new_tensor_1d(g->ctx, GGML_TYPE_I32, n));
+    }
     g->position = input(ggml_new_tensor_1d(g->ctx, GGML_TYPE_I32, n));
     g->cell_k = input(ggml_new_tensor_1d(g->ctx, GGML_TYPE_I64, n));
     if (kv->width_v > 0 && !kv->flash)
@@ -139,7 +144,9 @@ int engine_graph_build(struct engine_graph **out, const struct engine_shape *sha
         g->shape = *shape;
         g->shape.segments = calloc(shape->segment_count, sizeof(*shape->segments));
         g->mask = calloc(shape->segment_count, sizeof(struct ggml_tensor *));
-        g->ctx = ggml_init(params);
+        g->memory = params.mem_buffer = malloc(params.mem_size);
+        if (g->memory != NULL)
+            g->ctx = ggml_init(params);
     }
     if (g == NULL || g->shape.segments == NULL || g->mask == NULL || g->ctx == NULL) {
         engine_graph_free(g);
@@ -150,7 +157,9 @@ int engine_graph_build(struct engine_graph **out, const struct engine_shape *sha
     b.nodes = g->nodes = ggml_new_graph_custom(g->ctx, tensors, false);
     make_inputs(g, hp, kv);
 
-    x = g->hidden;
+    x = g->input;
+    if (shape->embed != GGML_TYPE_COUNT) /* the device widens the rows to f32 */
+        x = ggml_get_rows(g->ctx, g->input, g->order);
     for (uint32_t layer = shape->first; layer < shape->last; layer++) {
         b.layer = layer;
         b.l = engine_weights_layer(w, layer);
@@ -175,6 +184,7 @@ void engine_graph_free(struct engine_graph *graph)
     if (graph == NULL)
         return;
     ggml_free(graph->ctx);
+    free(graph->memory);
     free(graph->shape.segments);
     free(graph->mask);
     free(graph);
@@ -183,6 +193,6 @@ void engine_graph_free(struct engine_graph *graph)
 bool engine_shape_equal(const struct engine_shape *a, const struct engine_shape *b)
 {
     return a->first == b->first && a->last == b->last && a->output == b->output &&
-           a->tokens == b->tokens && a->rows == b->rows && a->segment_count == b->segment_count &&
+           a->embed == b->embed && a->tokens == b->tokens && a->rows == b->rows && a->segment_count == b->segment_count &&
            memcmp(a->segments, b->segments, a->segment_count * sizeof(*a->segments)) == 0;
 }

@@ -34,6 +34,8 @@ enum engine_output {
 struct engine_shape {
     uint32_t               first, last;
     enum engine_output     output;
+    enum ggml_type         embed;         /* type of the embedding rows that come in, or
+                                           * GGML_TYPE_COUNT: a hidden state comes in */
     uint32_t               tokens;
     uint32_t               rows;          /* LOGITS: rows chosen by row_index */
     uint32_t               segment_count;
@@ -43,9 +45,11 @@ struct engine_shape {
 /* A built graph and its inputs. */
 struct engine_graph {
     struct engine_shape  shape;           /* segments owned */
+    void                *memory;          /* of ctx: ggml would abort where malloc fails */
     struct ggml_context *ctx;
     struct ggml_cgraph  *nodes;
-    struct ggml_tensor  *hidden;          /* in: f32 (n_embd, tokens) */
+    struct ggml_tensor  *input;           /* in: f32 or shape.embed (n_embd, tokens) */
+    struct ggml_tensor  *order;           /* in: i32 (tokens) 0, 1, ...; only with shape.embed */
     struct ggml_tensor  *position;        /* in: i32 (tokens) */
     struct ggml_tensor  *cell_k;          /* in: i64 (tokens): row of the KV store */
     struct ggml_tensor  *cell_v;          /* in: as cell_k, or i64 (tokens * width_v) transposed */

@@ -34,6 +34,7 @@ static int reserve(struct engine_shard *s, const struct mcp_engine *e, const mcp
              .first = s->first,
              .last = s->last,
              .output = head ? ENGINE_OUTPUT_LOGITS : ENGINE_OUTPUT_HIDDEN,
+             .embed = s->embed,
              .tokens = worst[i].segment->tokens * worst[i].segment->streams,
              .rows = head ? worst[i].rows : 0,
              .segment_count = 1,
@@ -55,6 +56,29 @@ static int reserve(struct engine_shard *s, const struct mcp_engine *e, const mcp
     return MCP_OK;
 }
 
+/* Can the device widen the embedding's rows itself, and to the very bits that the host
+ * would get?  That holds where a value is one product; the others (K-quants) have two terms
+ * and round by the order of operations. */
+static enum ggml_type embed_type(const struct engine_shard *s, const struct mcp_model *model)
+{
+    enum ggml_type          type = model->tensors.global[G_TOKEN_EMBD]->type;
+    struct ggml_init_params params = { .mem_size = ggml_tensor_overhead() * 4, .no_alloc = true };
+    struct ggml_context    *ctx;
+    bool                    yes;
+
+    if (type != GGML_TYPE_F32 && type != GGML_TYPE_F16 && type != GGML_TYPE_BF16 &&
+        type != GGML_TYPE_Q8_0 && type != GGML_TYPE_Q4_0)
+        return GGML_TYPE_COUNT;
+    ctx = ggml_init(params);
+    if (ctx == NULL)
+        return GGML_TYPE_COUNT;
+    yes = ggml_backend_dev_supports_op(
+        s->device.dev, ggml_get_rows(ctx, ggml_new_tensor_2d(ctx, type, model->hp.n_embd, 8),
+                                     ggml_new_tensor_1d(ctx, GGML_TYPE_I32, 8)));
+    ggml_free(ctx);
+    return yes ? type : GGML_TYPE_COUNT;
+}
+
 static enum ggml_type kv_type(mcp_kv_type type)
 {
     return type == MCP_KV_Q8_0 ? GGML_TYPE_Q8_0 : type == MCP_KV_F32 ? GGML_TYPE_F32 : GGML_TYPE_F16;
@@ -73,20 +97,35 @@ int engine_shard_open(struct engine_shard *s, const struct mcp_engine *e, const 
         rc = engine_kv_open(&s->kv, &e->model->hp, s->first, s->last, e->info.seqs,
                             e->info.ctx_tokens, kv_type(opts->kv_k), kv_type(opts->kv_v), flash,
                             &s->device, err);
+    s->embed = GGML_TYPE_COUNT;
+    if (rc == MCP_OK && s->first == 0)
+        s->embed = embed_type(s, e->model);
+    for (size_t i = 0; i < 2 && rc == MCP_OK && s->device.gpu; i++)
+        s->stage[i].busy = ggml_backend_event_new(s->device.dev);
     if (rc == MCP_OK)
         rc = reserve(s, e, opts, err);
     return rc;
 }
 
+void engine_shard_wait(struct engine_shard *s)
+{
+    ggml_backend_synchronize(s->device.backend);
+}
+
 void engine_shard_close(struct engine_shard *s)
 {
+    if (s->device.backend != NULL)
+        engine_shard_wait(s);
+    for (size_t i = 0; i < 2; i++) {
+        engine_host_free(&s->stage[i].host);
+        ggml_backend_event_free(s->stage[i].busy);
+    }
     for (size_t i = 0; i < ENGINE_GRAPHS_MAX; i++)
         engine_graph_free(s->graphs[i]);
     ggml_gallocr_free(s->compute);
     engine_kv_close(&s->kv);
     engine_weights_free(&s->weights);
     engine_device_close(&s->device);
-    free(s->stage);
     memset(s, 0, sizeof(*s));
 }
 
@@ -121,6 +160,8 @@ static int graph_for(struct engine_shard *s, const struct model_hparams *hp,
         if (s->graphs[i]->used < s->graphs[slot]->used)
             slot = i;
     }
+    if (s->graphs[slot] != NULL)
+        engine_shard_wait(s); /* it may be computing */
     engine_graph_free(s->graphs[slot]);
     s->graphs[slot] = NULL;
 
@@ -149,29 +190,30 @@ static int graph_for(struct engine_shard *s, const struct model_hparams *hp,
 /* ---- inputs ----------------------------------------------------------------------------- */
 
 /* Where an input is written: the tensor itself on the CPU, else a host copy that is sent
- * when complete.  NULL when the graph does not use the tensor. */
+ * when complete. */
 struct writer {
     struct engine_shard *s;
-    bool                 host;
-    size_t               used; /* of s->stage */
+    uint8_t             *stage; /* NULL on the CPU */
+    size_t               used;
 };
 
+/* NULL when the graph does not use the tensor. */
 static void *write_begin(struct writer *w, struct ggml_tensor *t)
 {
     void *place;
 
     if (t == NULL || t->buffer == NULL)
         return NULL;
-    if (w->host)
+    if (w->stage == NULL)
         return t->data;
-    place = w->s->stage + w->used;
+    place = w->stage + w->used;
     w->used += (ggml_nbytes(t) + 63) / 64 * 64;
     return place;
 }
 
 static void write_end(struct writer *w, struct ggml_tensor *t, const void *place)
 {
-    if (place != NULL && !w->host)
+    if (place != NULL && w->stage != NULL)
         ggml_backend_tensor_set_async(w->s->device.backend, t, place, 0, ggml_nbytes(t));
 }
 
@@ -241,34 +283,88 @@ static void write_plain(struct writer *w, struct ggml_tensor *t, const void *dat
     write_end(w, t, place);
 }
 
+/* The hidden state as it came, or the tokens' embeddings: raw rows that the device widens,
+ * or widened here. */
+static void write_input(struct writer *w, const struct engine_graph *g,
+                        const struct engine_batch *batch, const struct mcp_model *model)
+{
+    const struct model_tensor *embd = model->tensors.global[G_TOKEN_EMBD];
+    size_t                     to = g->input->nb[1];
+    uint8_t                   *place = write_begin(w, g->input);
+    int32_t                   *order;
+
+    if (batch->hidden != NULL) {
+        memcpy(place, batch->hidden, ggml_nbytes(g->input));
+        write_end(w, g->input, place);
+        return;
+    }
+    for (uint32_t i = 0; i < batch->shape.tokens; i++) {
+        if (g->input->type == embd->type)
+            memcpy(place + i * to, embd->data + (size_t)batch->tokens[i] * to, to);
+        else
+            model_embed(embd, batch->tokens[i], (float *)(place + i * to));
+    }
+    write_end(w, g->input, place);
+    order = write_begin(w, g->order);
+    if (order == NULL)
+        return;
+    for (uint32_t i = 0; i < batch->shape.tokens; i++)
+        order[i] = (int32_t)i;
+    write_end(w, g->order, order);
+}
+
 static size_t inputs_bytes(const struct engine_graph *g)
 {
-    size_t bytes = ggml_nbytes(g->hidden) + ggml_nbytes(g->position) + ggml_nbytes(g->cell_k) +
-                   ggml_nbytes(g->cell_v);
+    const struct ggml_tensor *const inputs[] = { g->input,  g->order,  g->position,
+                                                 g->cell_k, g->cell_v, g->row_index };
+    size_t                          bytes = 0;
 
-    if (g->row_index != NULL)
-        bytes += ggml_nbytes(g->row_index);
+    for (size_t i = 0; i < sizeof(inputs) / sizeof(inputs[0]); i++)
+        bytes += inputs[i] == NULL ? 0 : ggml_nbytes(inputs[i]) + 64;
     for (uint32_t i = 0; i < g->shape.segment_count; i++)
         bytes += ggml_nbytes(g->mask[i]) + 64;
-    return bytes + 5 * 64;
+    return bytes;
+}
+
+/* A stage whose last copies are done, with room for the graph's inputs. */
+static int open_stage(struct engine_shard *s, const struct engine_graph *g, struct writer *w,
+                      mcp_error *err)
+{
+    size_t bytes = inputs_bytes(g);
+    uint32_t i = s->stage_next;
+
+    s->stage_next ^= 1;
+    if (s->stage[i].pending && s->stage[i].busy != NULL)
+        ggml_backend_event_synchronize(s->stage[i].busy);
+    else if (s->stage[i].pending)
+        engine_shard_wait(s);
+    s->stage[i].pending = true;
+    if (s->stage[i].host.bytes < bytes) {
+        engine_host_free(&s->stage[i].host);
+        s->stage[i].host = engine_host_new(&s->device, bytes);
+        if (s->stage[i].host.data == NULL) {
+            s->stage[i].host.bytes = 0;
+            return base_fail(err, MCP_ENOMEM, "%zu bytes of graph inputs", bytes);
+        }
+    }
+    w->stage = s->stage[i].host.data;
+    return MCP_OK;
 }
 
 static int write_inputs(struct engine_shard *s, const struct engine_graph *g,
-                        const struct engine_batch *batch, mcp_error *err)
+                        const struct engine_batch *batch, const struct mcp_model *model,
+                        mcp_error *err)
 {
-    struct writer w = { .s = s, .host = !s->device.gpu };
-    uint32_t      token = 0;
+    struct writer w = { .s = s };
+    uint32_t      token = 0, stage = s->stage_next;
 
-    if (!w.host && inputs_bytes(g) > s->stage_bytes) {
-        free(s->stage);
-        s->stage_bytes = inputs_bytes(g);
-        s->stage = malloc(s->stage_bytes);
-        if (s->stage == NULL) {
-            s->stage_bytes = 0;
-            return base_fail(err, MCP_ENOMEM, "%zu bytes of graph inputs", inputs_bytes(g));
-        }
+    if (s->device.gpu) {
+        int rc = open_stage(s, g, &w, err);
+
+        if (rc < 0)
+            return rc;
     }
-    write_plain(&w, g->hidden, batch->hidden);
+    write_input(&w, g, batch, model);
     write_plain(&w, g->position, batch->positions);
     write_cells(&w, g, batch);
     if (g->row_index != NULL)
@@ -279,26 +375,31 @@ static int write_inputs(struct engine_shard *s, const struct engine_graph *g,
         write_mask(&w, g->mask[i], seg, batch->positions + token, s->kv.flash);
         token += seg->tokens * seg->streams;
     }
+    if (s->device.gpu && s->stage[stage].busy != NULL)
+        ggml_backend_event_record(s->stage[stage].busy, s->device.backend);
     return MCP_OK;
 }
 
 int engine_shard_run(struct engine_shard *s, const struct mcp_model *model,
                      const struct engine_batch *batch, float *out, mcp_error *err)
 {
+    struct engine_shape  shape = batch->shape;
     struct engine_graph *g = NULL;
     enum ggml_status     status;
     int                  rc;
 
-    rc = graph_for(s, &model->hp, &batch->shape, &g, err);
+    shape.embed = batch->hidden != NULL ? GGML_TYPE_COUNT : s->embed;
+    rc = graph_for(s, &model->hp, &shape, &g, err);
     if (rc == MCP_OK)
-        rc = write_inputs(s, g, batch, err);
+        rc = write_inputs(s, g, batch, model, err);
     if (rc < 0)
         return rc;
 
     status = ggml_backend_graph_compute_async(s->device.backend, g->nodes);
-    if (status == GGML_STATUS_SUCCESS && g->output != NULL && out != NULL)
+    if (status == GGML_STATUS_SUCCESS && g->output != NULL) {
         ggml_backend_tensor_get_async(s->device.backend, g->output, out, 0, ggml_nbytes(g->output));
-    ggml_backend_synchronize(s->device.backend);
+        engine_shard_wait(s);
+    }
 
     if (status == GGML_STATUS_ABORTED)
         return base_fail(err, MCP_ECANCELED, "the forward was cancelled");

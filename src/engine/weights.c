@@ -23,6 +23,7 @@ enum {
 
 struct engine_weights_group {
     ggml_backend_buffer_type_t buft; /* NULL: mapped */
+    void                      *memory; /* of ctx: ggml would abort where malloc fails */
     struct ggml_context       *ctx;
     ggml_backend_buffer_t     *buffers; /* mapped: one a part; else one */
     uint32_t                   buffer_count;
@@ -103,7 +104,9 @@ static struct engine_weights_group *group_for(struct loading *l, ggml_backend_bu
     g = &w->groups[w->group_count];
     memset(g, 0, sizeof(*g));
     g->buft = buft;
-    g->ctx = ggml_init(params);
+    g->memory = params.mem_buffer = malloc(params.mem_size);
+    if (g->memory != NULL)
+        g->ctx = ggml_init(params);
     g->source = calloc(l->tensors_max, sizeof(*g->source));
     w->group_count++;
     return g->ctx != NULL && g->source != NULL ? g : NULL;
@@ -277,6 +280,7 @@ void engine_weights_free(struct engine_weights *w)
         free(g->buffers);
         free(g->source);
         ggml_free(g->ctx);
+        free(g->memory);
     }
     free(w->groups);
     free(w->layers);

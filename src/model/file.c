@@ -5,6 +5,7 @@
 
 #include "base/fail.h"
 #include "base/log.h"
+#include "model/header.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -88,17 +89,15 @@ static int part_open(struct model_part *part, const char *path, mcp_error *err)
         goto out;
     }
 
+    rc = model_header_check(part->base, part->bytes, path, err);
+    if (rc < 0)
+        goto out;
     base_log_capture_begin();
     part->gguf = gguf_init_from_buffer(part->base, part->bytes, params);
     reason = base_log_capture_end();
     if (part->gguf == NULL) {
         rc = base_fail(err, MCP_EFORMAT, "%s: not a readable GGUF file: %s", path,
                        reason[0] != '\0' ? reason : "the header ends early");
-        goto out;
-    }
-    if (gguf_get_n_tensors(part->gguf) > MODEL_TENSORS_MAX) {
-        rc = base_fail(err, MCP_EFORMAT, "%s: %" PRId64 " tensors exceed the limit of %d", path,
-                       gguf_get_n_tensors(part->gguf), MODEL_TENSORS_MAX);
         goto out;
     }
     if (gguf_get_alignment(part->gguf) < MODEL_ALIGN_MIN) {
@@ -115,26 +114,44 @@ out:
     return rc;
 }
 
-/* A 16- or 32-bit unsigned key; 1 found, 0 absent or of another type. */
-static int small_key(const struct gguf_context *gguf, const char *key, uint32_t *value)
+/* A split.* key, of the type that libllama insists on (it aborts on another): 1 found,
+ * 0 absent. */
+static int split_key(const struct model_part *part, const char *key, enum gguf_type type,
+                     uint32_t *value, mcp_error *err)
 {
-    int64_t id = gguf_find_key(gguf, key);
+    int64_t id = gguf_find_key(part->gguf, key);
 
     if (id < 0)
         return 0;
-    switch (gguf_get_kv_type(gguf, id)) {
-    case GGUF_TYPE_UINT16:
-        *value = gguf_get_val_u16(gguf, id);
-        return 1;
-    case GGUF_TYPE_UINT32:
-        *value = gguf_get_val_u32(gguf, id);
-        return 1;
-    case GGUF_TYPE_INT32:
-        *value = (uint32_t)gguf_get_val_i32(gguf, id);
-        return 1;
-    default:
-        return 0;
+    if (gguf_get_kv_type(part->gguf, id) != type)
+        return base_fail(err, MCP_EFORMAT, "%s: key %s must be of type %s", part->path, key,
+                         gguf_type_name(type));
+    *value = type == GGUF_TYPE_UINT16 ? gguf_get_val_u16(part->gguf, id)
+                                      : (uint32_t)gguf_get_val_i32(part->gguf, id);
+    return 1;
+}
+
+/* Both numbers of a part: which it is, of how many.  A file that is whole is 0 of 1. */
+static int split_numbers(const struct model_part *part, uint32_t *number, uint32_t *count,
+                         mcp_error *err)
+{
+    int rc;
+
+    *number = 0;
+    *count = 1;
+    rc = split_key(part, "split.count", GGUF_TYPE_UINT16, count, err);
+    if (rc >= 0)
+        rc = split_key(part, "split.no", GGUF_TYPE_UINT16, number, err);
+    if (rc < 0)
+        return rc;
+    if (*count <= 1) { /* 0 is written by some tools for a whole file */
+        *count = 1;
+        *number = 0;
     }
+    if (*count > MODEL_PARTS_MAX || *number >= *count)
+        return base_fail(err, MCP_EFORMAT, "%s: split.no %u and split.count %u (at most %d) do not "
+                         "fit together", part->path, *number, *count, MODEL_PARTS_MAX);
+    return MCP_OK;
 }
 
 /* "dir/name-00002-of-00005.gguf" for part 1 of 5, from any part's path.  NULL when the
@@ -159,24 +176,18 @@ static char *part_path(const char *path, uint32_t index, uint32_t count)
 static int parts_open(struct model_file *file, const char *path, mcp_error *err)
 {
     struct model_part first;
-    uint32_t          count = 1, number = 0;
+    uint32_t          count, number;
     int               rc;
 
     rc = part_open(&first, path, err);
     if (rc < 0)
         return rc;
-    if (small_key(first.gguf, "split.count", &count) && (count < 1 || count > MODEL_PARTS_MAX)) {
-        rc = base_fail(err, MCP_EFORMAT, "%s: split.count is %u, must be 1 to %d", path, count,
-                       MODEL_PARTS_MAX);
-        count = 1;
+    rc = split_numbers(&first, &number, &count, err);
+    if (rc == MCP_OK) {
+        file->parts = calloc(count, sizeof(*file->parts));
+        if (file->parts == NULL)
+            rc = base_fail(err, MCP_ENOMEM, "%s: table of %u parts", path, count);
     }
-    if (rc == MCP_OK && count > 1 && (!small_key(first.gguf, "split.no", &number) || number >= count))
-        rc = base_fail(err, MCP_EFORMAT, "%s: split.no is missing or not below split.count %u", path,
-                       count);
-
-    file->parts = calloc(count, sizeof(*file->parts));
-    if (file->parts == NULL && rc == MCP_OK)
-        rc = base_fail(err, MCP_ENOMEM, "%s: table of %u parts", path, count);
     if (rc < 0) {
         part_close(&first);
         return rc;
@@ -196,8 +207,9 @@ static int parts_open(struct model_file *file, const char *path, mcp_error *err)
                              "%s: part %u of %u, but the name does not end in -%05u-of-%05u.gguf",
                              path, number + 1, count, number + 1, count);
         rc = part_open(&file->parts[i], name, err);
-        if (rc == MCP_OK && (!small_key(file->parts[i].gguf, "split.no", &no) || no != i ||
-                             !small_key(file->parts[i].gguf, "split.count", &of) || of != count))
+        if (rc == MCP_OK)
+            rc = split_numbers(&file->parts[i], &no, &of, err);
+        if (rc == MCP_OK && (no != i || of != count))
             rc = base_fail(err, MCP_EFORMAT, "%s: is not part %u of %u of %s", name, i + 1, count,
                            path);
         free(name);
@@ -256,8 +268,10 @@ static int tensors_collect(struct model_file *file, mcp_error *err)
     if (total > MODEL_TENSORS_MAX)
         return base_fail(err, MCP_EFORMAT, "%s: %" PRIu64 " tensors exceed the limit of %d", path,
                          total, MODEL_TENSORS_MAX);
-    if (file->part_count > 1 && small_key(file->parts[0].gguf, "split.tensors.count", &promised) &&
-        promised != total)
+    rc = split_key(&file->parts[0], "split.tensors.count", GGUF_TYPE_INT32, &promised, err);
+    if (rc < 0)
+        return rc;
+    if (file->part_count > 1 && rc > 0 && promised != total)
         return base_fail(err, MCP_EFORMAT,
                          "%s: split.tensors.count is %u, the parts hold %" PRIu64, path, promised,
                          total);

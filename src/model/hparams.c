@@ -278,6 +278,7 @@ int model_hparams_read(struct model_hparams *hp, const struct model_file *file, 
     if (rc >= 0) /* trailing layers that only predict further tokens are not run */
         rc = model_keys_u32(&k, "nextn_predict_layers", 0, hp->n_layer - 1, &nextn, err);
     hp->n_layer -= nextn;
+    hp->n_layer_nextn = nextn;
     if (rc >= 0)
         rc = model_keys_need_u32(&k, "embedding_length", 1, MODEL_EMBD_MAX, &hp->n_embd, err);
     if (rc >= 0)
@@ -322,8 +323,8 @@ int model_hparams_read(struct model_hparams *hp, const struct model_file *file, 
             rc = read_experts(hp, &k, err);
     } else if (hp->head_k != hp->head_v || hp->rope.n_rot != hp->head_k) {
         rc = base_fail(err, MCP_ENOTSUP,
-                       "%s: key size %u, value size %u and rope.dimension_count %u must be equal for "
-                       "%s",
+                       "%s: attention.key_length %u, value_length %u (embedding_length / head_count "
+                       "when absent) and rope.dimension_count %u must be equal for %s",
                        k.path, hp->head_k, hp->head_v, hp->rope.n_rot, k.arch);
     } else if (hp->arch == MODEL_QWEN2 && hp->head_k * hp->n_head != hp->n_embd) {
         rc = base_fail(err, MCP_EFORMAT, "%s: %u heads of %u are not embedding_length %u", k.path,

@@ -40,7 +40,8 @@ struct model_rope {
 
 struct model_hparams {
     enum model_arch arch;
-    uint32_t n_layer;
+    uint32_t n_layer;       /* layers that run */
+    uint32_t n_layer_nextn; /* layers behind them that only predict further tokens: unused */
     uint32_t n_embd;
     uint32_t n_vocab;
     uint32_t n_ctx_train;

@@ -108,7 +108,9 @@ static void *load_vocab(void *arg)
 {
     struct mcp_model *m = arg;
 
-    m->vocab_rc = model_vocab_open(&m->vocab, m->file.parts[0].path, &m->vocab_error);
+    m->vocab_rc = model_vocab_check(m->file.parts[0].gguf, m->file.parts[0].path, &m->vocab_error);
+    if (m->vocab_rc == MCP_OK)
+        m->vocab_rc = model_vocab_open(&m->vocab, m->file.parts[0].path, &m->vocab_error);
     return NULL;
 }
 
@@ -136,10 +138,8 @@ int model_open(struct mcp_model **out, const char *path, mcp_error *err)
     }
 
     /* A model without a usable tokenizer still runs layers: the error waits. */
-    m->vocab_rc = model_vocab_check(m->file.parts[0].gguf, path, &m->vocab_error);
-    if (m->vocab_rc == MCP_OK)
-        m->loader_running = pthread_create(&m->loader, NULL, load_vocab, m) == 0;
-    if (m->vocab_rc == MCP_OK && !m->loader_running)
+    m->loader_running = pthread_create(&m->loader, NULL, load_vocab, m) == 0;
+    if (!m->loader_running)
         load_vocab(m);
     *out = m;
     return MCP_OK;
@@ -198,6 +198,16 @@ uint64_t model_range_bytes(const struct mcp_model *model, uint32_t first, uint32
         bytes += global_bytes(model, model->tensors.global[G_OUTPUT] ? G_OUTPUT : G_TOKEN_EMBD);
     }
     return bytes;
+}
+
+void model_embed(const struct model_tensor *embd, int32_t token, float *out)
+{
+    const uint8_t *row = embd->data + (size_t)token * ggml_row_size(embd->type, embd->ne[0]);
+
+    if (embd->type == GGML_TYPE_F32)
+        memcpy(out, row, (size_t)embd->ne[0] * sizeof(float));
+    else
+        ggml_get_type_traits(embd->type)->to_float(row, out, embd->ne[0]);
 }
 
 int model_chat_format(const struct mcp_model *model, const mcp_chat_message *messages, size_t count,

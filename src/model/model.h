@@ -40,6 +40,9 @@ const struct model_vocab *model_get_vocab(const struct mcp_model *model, mcp_err
 
 uint64_t model_range_bytes(const struct mcp_model *model, uint32_t first, uint32_t last);
 
+/* One row of the token embedding as f32: (n_embd).  `token` has been checked. */
+void model_embed(const struct model_tensor *embd, int32_t token, float *out);
+
 /* See mcp/model.h. */
 int model_fingerprint(const struct mcp_model *model, uint8_t out[MCP_FINGERPRINT_BYTES],
                       mcp_error *err);

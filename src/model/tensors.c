@@ -7,6 +7,7 @@
 #include "base/log.h"
 
 #include <inttypes.h>
+#include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -294,25 +295,54 @@ static void find_layer(struct search *s, struct model_layer *out, uint32_t layer
     find_dense_ffn(&l);
 }
 
+/* Angles are divided by these: a zero or a NaN would spread into every token. */
+static int check_freqs(const struct search *s, const struct model_tensor *t)
+{
+    if (t == NULL || s->rc < 0)
+        return s->rc;
+    for (int64_t i = 0; i < t->ne[0]; i++) {
+        float factor;
+
+        memcpy(&factor, t->data + (size_t)i * sizeof(factor), sizeof(factor));
+        if (!isfinite(factor) || factor <= 0.0f)
+            return base_fail(s->err, MCP_EFORMAT, "%s: element %" PRId64 " of tensor %s is %g, must be "
+                             "above 0", s->path, i, t->name, (double)factor);
+    }
+    return MCP_OK;
+}
+
 static const struct model_tensor *global(struct search *s, enum model_global g, bool required,
                                          int64_t ne0, int64_t ne1)
 {
     return take(s, globals[g].name, globals[g].role, required, ne0, ne1, 1);
 }
 
-/* A tensor nobody asked for may change what the model computes: refuse it.  Those of
- * layers past the last one (multi-token prediction) are known to be unused. */
+/* "blk.12.name" -> 12; UINT32_MAX for another form. */
+static uint32_t layer_of(const char *name)
+{
+    uint32_t layer = 0;
+    size_t   digits = 0;
+
+    if (strncmp(name, "blk.", 4) != 0)
+        return UINT32_MAX;
+    for (name += 4; *name >= '0' && *name <= '9' && digits < 6; name++, digits++)
+        layer = layer * 10 + (uint32_t)(*name - '0');
+    return digits > 0 && *name == '.' ? layer : UINT32_MAX;
+}
+
+/* A tensor nobody asked for may change what the model computes: refuse it.  Those of the
+ * layers that only predict further tokens are known to be unused. */
 static int refuse_leftovers(const struct search *s)
 {
     uint32_t skipped = 0;
 
     for (uint32_t i = 0; i < s->file->tensor_count; i++) {
         const char *name = s->file->tensors[i].name;
-        uint32_t    layer;
+        uint32_t    layer = layer_of(name);
 
         if (s->used[i])
             continue;
-        if (sscanf(name, "blk.%9u.", &layer) == 1 && layer >= s->hp->n_layer) {
+        if (layer >= s->hp->n_layer && layer - s->hp->n_layer < s->hp->n_layer_nextn) {
             skipped++;
             continue;
         }
@@ -346,6 +376,7 @@ int model_tensors_find(struct model_tensors *out, const struct model_hparams *hp
         out->global[G_OUTPUT_B] = global(&s, G_OUTPUT_B, false, hp->n_vocab, 1);
     if (hp->arch == MODEL_LLAMA)
         out->global[G_ROPE_FREQS] = global(&s, G_ROPE_FREQS, false, hp->rope.n_rot / 2, 1);
+    s.rc = check_freqs(&s, out->global[G_ROPE_FREQS]);
     for (uint32_t i = 0; i < hp->n_layer && s.rc == MCP_OK; i++)
         find_layer(&s, &out->layers[i], i);
     if (s.rc == MCP_OK)

@@ -10,8 +10,11 @@
 
 #include <inttypes.h>
 #include <llama.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+
+enum { TOKEN_TYPE_BYTE = 6 }; /* LLAMA_TOKEN_TYPE_BYTE as stored in the file */
 
 struct model_vocab {
     struct llama_model       *llama; /* vocabulary only */
@@ -24,6 +27,8 @@ static const struct {
     enum gguf_type type;
     bool           array;
 } typed[] = {
+    { "general.name", GGUF_TYPE_STRING, false },
+    { "general.file_type", GGUF_TYPE_UINT32, false },
     { "tokenizer.ggml.model", GGUF_TYPE_STRING, false },
     { "tokenizer.ggml.pre", GGUF_TYPE_STRING, false },
     { "tokenizer.ggml.tokens", GGUF_TYPE_STRING, true },
@@ -70,6 +75,97 @@ static int check_types(const struct gguf_context *gguf, const char *path, mcp_er
     return MCP_OK;
 }
 
+/* A set of the tokens' texts: open addressing, power-of-two slots, at most half full. */
+struct texts {
+    const char **slot;
+    size_t       mask;
+};
+
+/* Where the text is, or would be. */
+static size_t texts_find(const struct texts *set, const char *text)
+{
+    size_t at = 14695981039346656037u;
+
+    for (const unsigned char *c = (const unsigned char *)text; *c != 0; c++)
+        at = (at ^ *c) * 1099511628211u; /* FNV-1a */
+    for (at &= set->mask; set->slot[at] != NULL; at = (at + 1) & set->mask)
+        if (strcmp(set->slot[at], text) == 0)
+            break;
+    return at;
+}
+
+/* False when the text was there already. */
+static bool texts_add(struct texts *set, const char *text)
+{
+    size_t at = texts_find(set, text);
+
+    if (set->slot[at] != NULL)
+        return false;
+    set->slot[at] = text;
+    return true;
+}
+
+/* libllama looks up the byte of any text that no token covers, and throws when there is
+ * none; its table of texts must be as long as its table of ids. */
+static int check_texts(const struct gguf_context *gguf, const char *path, bool bytes_needed,
+                       struct texts *set, mcp_error *err)
+{
+    int64_t id = gguf_find_key(gguf, "tokenizer.ggml.tokens");
+    size_t  count = gguf_get_arr_n(gguf, id);
+    int64_t types = gguf_find_key(gguf, "tokenizer.ggml.token_type");
+
+    for (size_t i = 0; i < count; i++) {
+        const char *text = gguf_get_arr_str(gguf, id, i);
+        unsigned    byte;
+        int         end = 0;
+
+        if (text[0] != '\0' && !texts_add(set, text))
+            return base_fail(err, MCP_EFORMAT, "%s: token %zu has the text of an earlier one: '%.48s'",
+                             path, i, text);
+        if (bytes_needed && types >= 0 &&
+            ((const int32_t *)gguf_get_arr_data(gguf, types))[i] == TOKEN_TYPE_BYTE &&
+            (sscanf(text, "<0x%2X>%n", &byte, &end) != 1 || end != 6 || text[6] != '\0'))
+            return base_fail(err, MCP_EFORMAT, "%s: token %zu '%.48s' is of type byte, must be <0xHH>",
+                             path, i, text);
+    }
+    for (size_t i = 0; i < count; i++) {
+        char name[32]; /* libllama's for a token without text */
+
+        snprintf(name, sizeof(name), "[EMPTY_%zu]", i);
+        if (gguf_get_arr_str(gguf, id, i)[0] == '\0' && set->slot[texts_find(set, name)] != NULL)
+            return base_fail(err, MCP_EFORMAT, "%s: token %zu has no text, and '%s' is taken", path, i,
+                             name);
+    }
+    for (unsigned byte = 0; byte < 256 && bytes_needed; byte++) {
+        char form[8], raw[2] = { (char)byte, '\0' };
+
+        snprintf(form, sizeof(form), "<0x%02X>", byte);
+        if (set->slot[texts_find(set, form)] == NULL &&
+            (byte == 0 || set->slot[texts_find(set, raw)] == NULL))
+            return base_fail(err, MCP_EFORMAT, "%s: the vocabulary has no token %s for byte %u", path,
+                             form, byte);
+    }
+    return MCP_OK;
+}
+
+static int check_tokens(const struct gguf_context *gguf, const char *path, bool bytes_needed,
+                        mcp_error *err)
+{
+    size_t       count = array_count(gguf, "tokenizer.ggml.tokens");
+    struct texts set = { .mask = 1 };
+    int          rc;
+
+    while (set.mask < 2 * count)
+        set.mask *= 2;
+    set.slot = calloc(set.mask, sizeof(*set.slot));
+    set.mask--;
+    if (set.slot == NULL)
+        return base_fail(err, MCP_ENOMEM, "%s: table of %zu tokens", path, count);
+    rc = check_texts(gguf, path, bytes_needed, &set, err);
+    free(set.slot);
+    return rc;
+}
+
 int model_vocab_check(const struct gguf_context *gguf, const char *path, mcp_error *err)
 {
     static const char *const parallel[] = { "tokenizer.ggml.scores", "tokenizer.ggml.token_type" };
@@ -89,7 +185,7 @@ int model_vocab_check(const struct gguf_context *gguf, const char *path, mcp_err
     for (size_t i = 0; i < sizeof(parallel) / sizeof(parallel[0]); i++) {
         size_t count = array_count(gguf, parallel[i]);
 
-        if (count != 0 && count != tokens)
+        if (gguf_find_key(gguf, parallel[i]) >= 0 && count != tokens)
             return base_fail(err, MCP_EFORMAT, "%s: key %s has %zu entries for %zu tokens", path,
                              parallel[i], count, tokens);
     }
@@ -107,7 +203,7 @@ int model_vocab_check(const struct gguf_context *gguf, const char *path, mcp_err
             return base_fail(err, MCP_EFORMAT, "%s: key %s is %u, there are %zu tokens", path, key,
                              gguf_get_val_u32(gguf, id), tokens);
     }
-    return MCP_OK;
+    return check_tokens(gguf, path, strcmp(kind, "llama") == 0, err);
 }
 
 int model_vocab_open(struct model_vocab **out, const char *path, mcp_error *err)
@@ -128,6 +224,8 @@ int model_vocab_open(struct model_vocab **out, const char *path, mcp_error *err)
     reason = base_log_capture_end();
     if (vocab->llama == NULL) {
         free(vocab);
+        while (strstr(reason, "error loading model") == reason && strstr(reason, ": ") != NULL)
+            reason = strstr(reason, ": ") + 2; /* said more than once */
         return base_fail(err, MCP_EFORMAT, "%s: the tokenizer cannot be used: %s", path,
                          reason[0] != '\0' ? reason : "libllama gives no reason");
     }
