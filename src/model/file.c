@@ -135,22 +135,22 @@ static int split_key(const struct model_part *part, const char *key, enum gguf_t
 static int split_numbers(const struct model_part *part, uint32_t *number, uint32_t *count,
                          mcp_error *err)
 {
-    int rc;
+    int has_number, rc;
 
     *number = 0;
     *count = 1;
     rc = split_key(part, "split.count", GGUF_TYPE_UINT16, count, err);
-    if (rc >= 0)
-        rc = split_key(part, "split.no", GGUF_TYPE_UINT16, number, err);
-    if (rc < 0)
-        return rc;
-    if (*count <= 1) { /* 0 is written by some tools for a whole file */
-        *count = 1;
+    has_number = rc < 0 ? rc : split_key(part, "split.no", GGUF_TYPE_UINT16, number, err);
+    if (has_number < 0)
+        return has_number;
+    if (*count < 1 || *count > MODEL_PARTS_MAX)
+        return base_fail(err, MCP_EFORMAT, "%s: split.count is %u, must be 1 to %d", part->path,
+                         *count, MODEL_PARTS_MAX);
+    if (*count > 1 && (has_number == 0 || *number >= *count))
+        return base_fail(err, MCP_EFORMAT, "%s: split.no is missing or not below split.count %u",
+                         part->path, *count);
+    if (*count == 1)
         *number = 0;
-    }
-    if (*count > MODEL_PARTS_MAX || *number >= *count)
-        return base_fail(err, MCP_EFORMAT, "%s: split.no %u and split.count %u (at most %d) do not "
-                         "fit together", part->path, *number, *count, MODEL_PARTS_MAX);
     return MCP_OK;
 }
 
