@@ -177,7 +177,7 @@ llama_options() {
     native) options="$options -DGGML_NATIVE=ON" ;;
     portable-cpu) options="$options $variants" ;;
     portable) options="$options $variants -DGGML_CUDA=ON -DGGML_CUDA_NCCL=OFF
-        -DCMAKE_CUDA_ARCHITECTURES=${MCP_CUDA_ARCHITECTURES:-90a}" ;;
+        -DCMAKE_CUDA_ARCHITECTURES=${MCP_CUDA_ARCHITECTURES:-80;86;90}" ;;
     esac
     # shellcheck disable=SC2086  # unquoted: one line
     echo $options
