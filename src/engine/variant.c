@@ -107,9 +107,13 @@ static void try_variant(const char *path)
     ggml_backend_dev_t         dev = reg == NULL ? NULL : ggml_backend_reg_dev_get(reg, 0);
     ggml_backend_t             backend = dev == NULL ? NULL : ggml_backend_dev_init(dev, NULL);
     ggml_backend_dev_get_extra_bufts_t get_extra;
+    ggml_backend_set_n_threads_t       set_threads;
 
     if (backend == NULL)
         _exit(1);
+    *(void **)&set_threads = ggml_backend_reg_get_proc_address(reg, "ggml_backend_set_n_threads");
+    if (set_threads != NULL)
+        set_threads(backend, 1); /* a few products: starting threads would take longer */
     *(void **)&get_extra = ggml_backend_reg_get_proc_address(reg, "ggml_backend_dev_get_extra_bufts");
     for (size_t t = 0; t < sizeof(types) / sizeof(types[0]); t++) {
         ggml_backend_buffer_type_t *extra = get_extra == NULL ? NULL : get_extra(dev);

@@ -166,6 +166,29 @@ static int place_all(struct loading *l)
     return rc;
 }
 
+/* Whole pages of [data, data + bytes), outward or inward. */
+static void advise(const uint8_t *data, size_t bytes, bool outward, int advice)
+{
+    uintptr_t page = (uintptr_t)sysconf(_SC_PAGESIZE);
+    uintptr_t first = ((uintptr_t)data + (outward ? 0 : page - 1)) / page * page;
+    uintptr_t last = ((uintptr_t)data + bytes + (outward ? page - 1 : 0)) / page * page;
+
+    if (last > first)
+        madvise((void *)first, last - first, advice);
+}
+
+/* Start reading from disk what is about to be used. */
+static void want_pages(const uint8_t *data, size_t bytes)
+{
+    advise(data, bytes, true, MADV_WILLNEED);
+}
+
+/* These have been copied and will not be read again. */
+static void drop_pages(const uint8_t *data, size_t bytes)
+{
+    advise(data, bytes, false, MADV_DONTNEED);
+}
+
 /* Point the tensors into the mapped file: one ggml buffer over each part. */
 static int fill_mapped(struct loading *l, struct engine_weights_group *g)
 {
@@ -190,23 +213,13 @@ static int fill_mapped(struct loading *l, struct engine_weights_group *g)
                                  part->path, l->device->name);
             ggml_backend_buffer_set_usage(*buffer, GGML_BACKEND_BUFFER_USAGE_WEIGHTS);
         }
+        want_pages(source->data, source->bytes);
         if (ggml_backend_tensor_alloc(*buffer, t, (void *)(uintptr_t)source->data) !=
             GGML_STATUS_SUCCESS)
             return base_fail(l->err, MCP_EDEVICE, "%s: tensor %s cannot be placed", part->path,
                              source->name);
     }
     return MCP_OK;
-}
-
-/* The pages of [data, data + bytes) have been copied and will not be read again. */
-static void drop_pages(const uint8_t *data, size_t bytes)
-{
-    uintptr_t page = (uintptr_t)sysconf(_SC_PAGESIZE);
-    uintptr_t first = ((uintptr_t)data + page - 1) / page * page;
-    uintptr_t last = ((uintptr_t)data + bytes) / page * page;
-
-    if (last > first)
-        madvise((void *)first, last - first, MADV_DONTNEED);
 }
 
 /* Allocate the group's own buffer and copy the tensors in. */
@@ -236,7 +249,7 @@ static int fill_copied(struct loading *l, struct engine_weights_group *g)
         /* A rearranging buffer takes a tensor whole. */
         size_t         step = l->device->gpu ? UPLOAD_BYTES : bytes;
 
-        madvise((void *)((uintptr_t)data & ~(uintptr_t)4095), bytes + 4096, MADV_WILLNEED);
+        want_pages(data, bytes);
         for (size_t done = 0; done < bytes; done += step) {
             size_t count = bytes - done < step ? bytes - done : step;
 
