@@ -69,6 +69,14 @@ static uint32_t ctx_for(const struct bench *b, uint32_t seqs)
 
 /* ---- our side ------------------------------------------------------------------------ */
 
+static void ours_close(struct bench *b)
+{
+    mcp_engine_free(b->engine, b->hidden[0]);
+    mcp_engine_free(b->engine, b->hidden[1]);
+    mcp_engine_free(b->engine, b->logits);
+    mcp_engine_close(b->engine);
+}
+
 static void ours_open(struct bench *b, uint32_t seqs)
 {
     mcp_engine_opts opts = MCP_ENGINE_OPTS_INIT;
@@ -76,7 +84,7 @@ static void ours_open(struct bench *b, uint32_t seqs)
 
     if (b->engine_seqs == seqs)
         return;
-    mcp_engine_close(b->engine);
+    ours_close(b);
     opts.ctx_tokens = ctx_for(b, seqs);
     opts.seqs = seqs;
     opts.batch_tokens = PEER_BATCH;
@@ -88,6 +96,12 @@ static void ours_open(struct bench *b, uint32_t seqs)
     if (mcp_engine_open(&b->engine, b->model, &opts, &err) < 0)
         bench_die("%s", err.text);
     b->engine_seqs = seqs;
+    /* libllama's rows land in page-locked memory of its own, too. */
+    b->logits = mcp_engine_alloc(b->engine, (size_t)seqs * b->info->n_vocab);
+    for (int i = 0; i < 2; i++)
+        b->hidden[i] = mcp_engine_alloc(b->engine, (size_t)PEER_BATCH * b->info->n_embd);
+    if (b->logits == NULL || b->hidden[0] == NULL || b->hidden[1] == NULL)
+        bench_die("no memory for the rows of %u sequences", seqs);
 }
 
 /* `count` tokens at `pos` in each of sequences 0..seqs-1 through `stages` ranges. */
@@ -385,10 +399,6 @@ int main(int argc, char **argv)
         if (b.rows[i].stages > b.info->layers)
             bench_die("--rows %s: the model has %u layers", b.rows[i].name, b.info->layers);
     }
-    for (int i = 0; i < 2; i++)
-        b.hidden[i] = bench_alloc((size_t)PEER_BATCH * b.info->n_embd, sizeof(float));
-    b.logits = bench_alloc((size_t)ROW_SEQS_MAX * b.info->n_vocab, sizeof(float));
-
     ours_open(&b, b.rows[0].seqs);
     if (mcp_engine_get_info(b.engine, &engine_info) < 0)
         bench_die("mcp_engine_get_info failed");
@@ -410,11 +420,8 @@ int main(int argc, char **argv)
 
     peer_close(&b.peer);
     peer_model_close(&b.peer_model);
-    mcp_engine_close(b.engine);
+    ours_close(&b);
     mcp_model_close(b.model);
     llama_backend_free();
-    free(b.hidden[0]);
-    free(b.hidden[1]);
-    free(b.logits);
     return 0;
 }

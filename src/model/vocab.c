@@ -209,6 +209,7 @@ int model_vocab_check(const struct gguf_context *gguf, const char *path, mcp_err
 int model_vocab_open(struct model_vocab **out, const char *path, mcp_error *err)
 {
     struct llama_model_params params = llama_model_default_params();
+    ggml_backend_dev_t        none[] = { NULL };
     struct model_vocab       *vocab;
     const char               *reason;
 
@@ -219,6 +220,7 @@ int model_vocab_open(struct model_vocab **out, const char *path, mcp_error *err)
         return base_fail(err, MCP_ENOMEM, "%s: vocabulary", path);
 
     params.vocab_only = true;
+    params.devices = none; /* or it would wake every GPU, and from a thread of its own */
     base_log_capture_begin();
     vocab->llama = llama_model_load_from_file(path, params);
     reason = base_log_capture_end();
