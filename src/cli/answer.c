@@ -69,7 +69,7 @@ static void stop_text(char *out, size_t cap, const struct talk *talk, mcp_stop s
 static void print_timings(const struct talk *talk, const mcp_generate_result *r)
 {
     const mcp_engine_info *info = &talk->engine_info;
-    char cached[48] = "", rate[48] = "", stop[128];
+    char                   cached[48] = "", rate[48] = "", stop[128];
 
     if (r->prompt_cached > 0)
         snprintf(cached, sizeof(cached), " (%u cached)", r->prompt_cached);
@@ -92,9 +92,9 @@ static void devices_of(char *out, size_t cap, const char *devices, uint32_t firs
 
     out[0] = '\0';
     while (*devices != '\0') {
-        char name[64];
+        char     name[64];
         unsigned from, to;
-        int end = 0;
+        int      end = 0;
 
         if (sscanf(devices, "%63s [%u,%u)%n", name, &from, &to, &end) != 3 || end == 0) {
             if (used == 0)
@@ -111,12 +111,12 @@ static void devices_of(char *out, size_t cap, const char *devices, uint32_t firs
 static json_t *plan_json(const struct talk *talk)
 {
     const struct cli_ints *cuts = &talk->args->engine.cuts;
-    json_t *list = json_array(), *stages = json_array();
-    uint32_t first = talk->engine_info.first;
+    json_t                *list = json_array(), *stages = json_array();
+    uint32_t               first = talk->engine_info.first;
 
     for (size_t i = 0; i <= cuts->count; i++) {
         uint32_t last = i < cuts->count ? cuts->values[i] : talk->engine_info.last;
-        char device[sizeof(talk->engine_info.devices)];
+        char     device[sizeof(talk->engine_info.devices)];
 
         devices_of(device, sizeof(device), talk->engine_info.devices, first, last);
         if (i < cuts->count)
@@ -148,11 +148,10 @@ static int print_json(const struct talk *talk, const struct collect *c,
         { "seed", json_integer((json_int_t)r->seed) },
         { "ctx_size", json_integer(info->ctx_tokens) },
         { "plan", plan_json(talk) },
-        { "memory", json_pack("{s:I, s:I, s:I, s:I}", "peak_rss_bytes",
-                              (json_int_t)peak_rss_bytes(), "weight_bytes",
-                              (json_int_t)info->weight_bytes, "kv_bytes",
-                              (json_int_t)info->kv_bytes, "compute_bytes",
-                              (json_int_t)info->compute_bytes) },
+        { "memory",
+          json_pack("{s:I, s:I, s:I, s:I}", "peak_rss_bytes", (json_int_t)peak_rss_bytes(),
+                    "weight_bytes", (json_int_t)info->weight_bytes, "kv_bytes",
+                    (json_int_t)info->kv_bytes, "compute_bytes", (json_int_t)info->compute_bytes) },
     };
     json_t *object = json_object();
 
@@ -169,7 +168,7 @@ static int print_json(const struct talk *talk, const struct collect *c,
 static int tokenize(const struct talk *talk, const char *text, size_t bytes, int32_t **out)
 {
     const int flags = MCP_TOKENIZE_SPECIAL | MCP_TOKENIZE_BOS;
-    size_t cap = bytes / 2 + 16; /* mostly enough at once */
+    size_t    cap = bytes / 2 + 16; /* mostly enough at once */
     mcp_error err = { 0 };
 
     *out = NULL;
@@ -224,12 +223,12 @@ static mcp_generate_opts options_of(const struct run_args *args)
 enum talk_end talk_answer(struct talk *talk, const char *text, size_t bytes,
                           struct cli_buffer *answer)
 {
-    struct collect c = { .show = !talk->args->json, .ids = json_array() };
-    mcp_generate_opts opts = options_of(talk->args);
+    struct collect      c = { .show = !talk->args->json, .ids = json_array() };
+    mcp_generate_opts   opts = options_of(talk->args);
     mcp_generate_result result = { 0 };
-    mcp_error err = { 0 };
-    int32_t *tokens = NULL;
-    enum talk_end end = TALK_FAILED;
+    mcp_error           err = { 0 };
+    int32_t            *tokens = NULL;
+    enum talk_end       end = TALK_FAILED;
 
     cli_buffer_drop(answer, answer->bytes);
     cli_stream_init(&c.stream, isatty(STDOUT_FILENO) != 0);
@@ -275,8 +274,8 @@ int talk_format(const struct talk *talk, const mcp_chat_message *messages, size_
                 struct cli_buffer *text)
 {
     mcp_error err = { 0 };
-    int bytes = mcp_model_chat_format(talk->model, messages, count, 1, NULL, 0, &err);
-    char *room;
+    int       bytes = mcp_model_chat_format(talk->model, messages, count, 1, NULL, 0, &err);
+    char     *room;
 
     if (bytes < 0)
         return cli_fail("%s", err.text), -1;

@@ -18,8 +18,8 @@
 #include <string.h>
 
 enum {
-    LABEL_BYTES = 128,   /* "-ctk/--cache-type-k" or "MCP_CACHE_TYPE_K" */
-    NEAR_NAME_BYTES = 64 /* longer words are not compared with known names */
+    LABEL_BYTES = 128, /* "-ctk/--cache-type-k" or "MCP_CACHE_TYPE_K" */
+    FLAG_BYTES = 64    /* an unknown flag is compared with known ones up to here */
 };
 
 /* Where a value came from, for messages. */
@@ -71,7 +71,7 @@ static const char *label(char out[LABEL_BYTES], struct source source)
  * would have been right. */
 static int bad(struct source source, const char *value, const char *problem)
 {
-    char name[LABEL_BYTES], words[256] = "";
+    char   name[LABEL_BYTES], words[256] = "";
     size_t used = 0;
 
     if (problem[strlen(problem) - 1] == ' ')
@@ -86,8 +86,8 @@ static int bad_range(struct source source, const char *value)
 {
     char name[LABEL_BYTES];
 
-    cli_fail("%s: %.200s is outside %.10g..%.10g", label(name, source), value,
-             source.option->min, source.option->max);
+    cli_fail("%s: %.200s is outside %.10g..%.10g", label(name, source), value, source.option->min,
+             source.option->max);
     return -1;
 }
 
@@ -95,7 +95,7 @@ static int bad_range(struct source source, const char *value)
  * number too large for int64_t saturates, so that the range check refuses it. */
 static bool parse_int(const char *text, const char *end, int64_t *out)
 {
-    bool minus = text < end && *text == '-';
+    bool    minus = text < end && *text == '-';
     int64_t value = 0;
 
     text += minus;
@@ -129,9 +129,9 @@ static bool in_range(const struct cli_option *option, double value)
 
 static int set_ints(struct source source, const char *all, struct cli_ints *out)
 {
-    const char *text = all;
+    const char     *text = all;
     struct cli_ints list = { 0 };
-    size_t cap = 1;
+    size_t          cap = 1;
 
     for (const char *c = all; *c != '\0'; c++)
         cap += *c == ',';
@@ -141,7 +141,7 @@ static int set_ints(struct source source, const char *all, struct cli_ints *out)
 
     while (*text != '\0') {
         const char *end = text + strcspn(text, ",");
-        int64_t value;
+        int64_t     value;
 
         if (!parse_int(text, end, &value)) {
             free(list.values);
@@ -169,8 +169,8 @@ static int set_ints(struct source source, const char *all, struct cli_ints *out)
 
 static int set_flag(struct source source, const char *text, bool *out)
 {
-    static const struct cli_word words[] = { { "1", 1 },   { "on", 1 },  { "true", 1 },
-                                             { "yes", 1 }, { "0", 0 },   { "off", 0 },
+    static const struct cli_word words[] = { { "1", 1 },     { "on", 1 }, { "true", 1 },
+                                             { "yes", 1 },   { "0", 0 },  { "off", 0 },
                                              { "false", 0 }, { "no", 0 }, { NULL, 0 } };
 
     for (const struct cli_word *w = words; w->text != NULL; w++) {
@@ -186,8 +186,8 @@ static int set_flag(struct source source, const char *text, bool *out)
 static int set_value(struct source source, const char *text, void *place)
 {
     const struct cli_option *option = source.option;
-    int64_t whole;
-    double real;
+    int64_t                  whole;
+    double                   real;
 
     for (const struct cli_word *w = option->words; w != NULL && w->text != NULL; w++) {
         if (strcmp(w->text, text) == 0) {
@@ -196,15 +196,10 @@ static int set_value(struct source source, const char *text, void *place)
         }
     }
     switch (option->type) {
-    case CLI_FLAG:
-        return set_flag(source, text, place);
-    case CLI_TEXT:
-        *(const char **)place = text;
-        return 0;
-    case CLI_INTS:
-        return set_ints(source, text, place);
-    case CLI_WORD:
-        return bad(source, text, "is not one of ");
+    case CLI_FLAG: return set_flag(source, text, place);
+    case CLI_TEXT: *(const char **)place = text; return 0;
+    case CLI_INTS: return set_ints(source, text, place);
+    case CLI_WORD: return bad(source, text, "is not one of ");
     case CLI_INT:
         if (!parse_int(text, text + strlen(text), &whole))
             return bad(source, text,
@@ -227,57 +222,13 @@ static int set_value(struct source source, const char *text, void *place)
 
 /* ---- names ------------------------------------------------------------------------ */
 
-/* Edit distance with neighbouring letters exchanged counted as one error. */
-static size_t distance(const char *a, const char *b)
-{
-    size_t rows = strlen(a), cols = strlen(b);
-    size_t d[3][NEAR_NAME_BYTES + 1];
-
-    if (rows > NEAR_NAME_BYTES || cols > NEAR_NAME_BYTES)
-        return NEAR_NAME_BYTES;
-    for (size_t j = 0; j <= cols; j++)
-        d[0][j] = j;
-    for (size_t i = 1; i <= rows; i++) {
-        size_t *now = d[i % 3], *above = d[(i + 2) % 3], *above2 = d[(i + 1) % 3];
-
-        now[0] = i;
-        for (size_t j = 1; j <= cols; j++) {
-            size_t best = above[j - 1] + (a[i - 1] != b[j - 1]);
-            if (above[j] + 1 < best)
-                best = above[j] + 1;
-            if (now[j - 1] + 1 < best)
-                best = now[j - 1] + 1;
-            if (i > 1 && j > 1 && a[i - 1] == b[j - 2] && a[i - 2] == b[j - 1] &&
-                above2[j - 2] + 1 < best)
-                best = above2[j - 2] + 1;
-            now[j] = best;
-        }
-    }
-    return d[rows % 3][cols];
-}
-
-const char *cli_nearest(const char *word, const char *const *names, size_t count)
-{
-    size_t allowed = strlen(word) / 3 + 1, best = allowed + 1;
-    const char *found = NULL;
-
-    for (size_t i = 0; i < count; i++) {
-        size_t d = distance(word, names[i]);
-        if (d < best && d < strlen(names[i])) {
-            best = d;
-            found = names[i];
-        }
-    }
-    return found;
-}
-
 /* The option that a flag means, or NULL; `bytes` is the flag's length before any '='. */
 static const struct cli_option *find(const struct cli_verb *verb, const char *flag, size_t bytes,
                                      size_t *index)
 {
-    bool is_long = bytes > 2 && flag[1] == '-';
-    const char *name = flag + (is_long ? 2 : 1);
-    size_t name_bytes = bytes - (is_long ? 2 : 1);
+    bool                     is_long = bytes > 2 && flag[1] == '-';
+    const char              *name = flag + (is_long ? 2 : 1);
+    size_t                   name_bytes = bytes - (is_long ? 2 : 1);
     const struct cli_option *option;
 
     for (size_t i = 0; (option = cli_option_at(verb, i, NULL)) != NULL; i++) {
@@ -296,10 +247,10 @@ static const struct cli_option *find(const struct cli_verb *verb, const char *fl
 
 static int unknown_flag(const struct cli_verb *verb, const char *flag, size_t bytes)
 {
-    char word[NEAR_NAME_BYTES + 1];
-    const char *names[CLI_OPTIONS_MAX];
+    char                     word[FLAG_BYTES + 1];
+    const char              *names[CLI_OPTIONS_MAX];
     const struct cli_option *option;
-    size_t count = 0, dashes = bytes > 1 && flag[1] == '-' ? 2 : 1;
+    size_t                   count = 0, dashes = bytes > 1 && flag[1] == '-' ? 2 : 1;
 
     snprintf(word, sizeof(word), "%.*s", (int)(bytes - dashes), flag + dashes);
     for (size_t i = 0; (option = cli_option_at(verb, i, NULL)) != NULL; i++)
@@ -329,7 +280,7 @@ static int unknown_flag(const struct cli_verb *verb, const char *flag, size_t by
 
 static void *place_of(struct cli_args *args, size_t index)
 {
-    const struct cli_group *group = NULL;
+    const struct cli_group  *group = NULL;
     const struct cli_option *option = cli_option_at(args->verb, index, &group);
 
     return (char *)args + group->base + option->at;
@@ -396,7 +347,7 @@ static bool asks_help(const struct cli_verb *verb, int argc, char **argv)
 int cli_args_parse(struct cli_args *args, const struct cli_verb *verb, int argc, char **argv)
 {
     uint64_t filled = 0;
-    bool flags = true; /* until "--" */
+    bool     flags = true; /* until "--" */
 
     args->verb = verb;
     if (asks_help(verb, argc, argv)) {
@@ -408,7 +359,7 @@ int cli_args_parse(struct cli_args *args, const struct cli_verb *verb, int argc,
 
     for (int i = 0; i < argc; i++) {
         const char *word = argv[i], *value;
-        size_t index = 0, bytes = strcspn(word, "=");
+        size_t      index = 0, bytes = strcspn(word, "=");
 
         if (flags && strcmp(word, "--") == 0) {
             flags = false;

@@ -41,9 +41,9 @@ struct cli_word {
 };
 
 struct cli_option {
-    const char            *name;     /* long name, without dashes */
-    const char            *brief;    /* short name, without its dash; NULL = none */
-    const char            *also;     /* a second long name that llama-server knows; NULL */
+    const char            *name;  /* long name, without dashes */
+    const char            *brief; /* short name, without its dash; NULL = none */
+    const char            *also;  /* a second long name that llama-server knows; NULL */
     enum cli_type          type;
     bool                   bare;     /* may also be given as a word without a flag */
     size_t                 at;       /* offset of the value from the group's base */
@@ -70,13 +70,13 @@ struct cli_args;
 
 /* A row with subs has no options and no run: the next word picks one of them. */
 struct cli_verb {
-    const char            *name;     /* "run"; "debug logits" for a sub verb */
-    const char            *summary;  /* one line */
-    const char            *usage;    /* what follows the name in the usage line */
-    const char            *notes;    /* after the options in --help; NULL = nothing */
-    struct cli_group       groups[CLI_GROUPS_MAX];
-    size_t                 args_bytes; /* sizeof the verb's struct, which begins with cli_args */
-    int                  (*run)(struct cli_args *args); /* returns the exit status */
+    const char      *name;    /* "run"; "debug logits" for a sub verb */
+    const char      *summary; /* one line */
+    const char      *usage;   /* what follows the name in the usage line */
+    const char      *notes;   /* after the options in --help; NULL = nothing */
+    struct cli_group groups[CLI_GROUPS_MAX];
+    size_t           args_bytes;        /* sizeof the verb's struct, which begins with cli_args */
+    int (*run)(struct cli_args *args);  /* returns the exit status */
     const struct cli_verb *const *subs; /* ended by NULL; NULL = none */
 };
 
@@ -90,7 +90,7 @@ struct cli_args {
 /* Fill `args` (zeroed, verb->args_bytes long) from defaults, environment and argv,
  * which holds what follows the verb.  On failure the sentence has been printed and -1
  * is returned; in both cases cli_args_free is to be called. */
-int cli_args_parse(struct cli_args *args, const struct cli_verb *verb, int argc, char **argv);
+int  cli_args_parse(struct cli_args *args, const struct cli_verb *verb, int argc, char **argv);
 void cli_args_free(struct cli_args *args);
 
 /* Whether the option called `name` was set by the user rather than by its default. */

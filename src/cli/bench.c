@@ -36,17 +36,51 @@ struct bench_args {
 #define AT(member) .at = offsetof(struct bench_args, member)
 
 static const struct cli_option bench_options[] = {
-    { .name = "n-prompt", .brief = "p", .type = CLI_INTS, AT(n_prompt), .value = "N,...",
-      .fallback = "512", .min = 0, .max = 1 << 24, .help = "prefill so many tokens; 0 = not" },
-    { .name = "n-gen", .brief = "n", .type = CLI_INTS, AT(n_gen), .value = "N,...",
-      .fallback = "128", .min = 0, .max = 1 << 24, .help = "generate so many tokens; 0 = not" },
-    { .name = "seqs", .type = CLI_INTS, AT(seqs), .value = "N,...", .fallback = "1", .min = 1,
-      .max = 65536, .help = "sequences at once" },
-    { .name = "depth", .brief = "d", .also = "n-depth", .type = CLI_INTS, AT(depth),
-      .value = "N,...", .fallback = "0", .min = 0, .max = 1 << 24,
+    { .name = "n-prompt",
+      .brief = "p",
+      .type = CLI_INTS,
+      AT(n_prompt),
+      .value = "N,...",
+      .fallback = "512",
+      .min = 0,
+      .max = 1 << 24,
+      .help = "prefill so many tokens; 0 = not" },
+    { .name = "n-gen",
+      .brief = "n",
+      .type = CLI_INTS,
+      AT(n_gen),
+      .value = "N,...",
+      .fallback = "128",
+      .min = 0,
+      .max = 1 << 24,
+      .help = "generate so many tokens; 0 = not" },
+    { .name = "seqs",
+      .type = CLI_INTS,
+      AT(seqs),
+      .value = "N,...",
+      .fallback = "1",
+      .min = 1,
+      .max = 4096,
+      .help = "sequences at once" },
+    { .name = "depth",
+      .brief = "d",
+      .also = "n-depth",
+      .type = CLI_INTS,
+      AT(depth),
+      .value = "N,...",
+      .fallback = "0",
+      .min = 0,
+      .max = 1 << 24,
       .help = "tokens already there when the clock starts" },
-    { .name = "repetitions", .brief = "r", .type = CLI_INT, AT(repetitions), .value = "N",
-      .fallback = "3", .min = 1, .max = REPETITIONS_MAX, .help = "runs of each test" },
+    { .name = "repetitions",
+      .brief = "r",
+      .type = CLI_INT,
+      AT(repetitions),
+      .value = "N",
+      .fallback = "3",
+      .min = 1,
+      .max = REPETITIONS_MAX,
+      .help = "runs of each test" },
     { .name = "json", .type = CLI_FLAG, AT(json), .help = "one JSON object with all rows" },
 };
 
@@ -97,16 +131,19 @@ static int append(struct bench *bench, uint32_t first, uint32_t last, uint32_t p
                   mcp_out out, double *seconds)
 {
     uint32_t windows = last - first;
-    size_t floats = out == MCP_OUT_NONE ? 0 : (size_t)windows * bench->n_vocab;
+    size_t   floats = out == MCP_OUT_NONE ? 0 : (size_t)windows * bench->n_vocab;
 
     for (uint32_t i = 0; i < windows * count; i++)
         bench->tokens[i] = random_token(bench);
     for (uint32_t w = 0; w < windows; w++)
-        bench->windows[w] = (mcp_window){ .seq = first + w, .pos = pos, .count = count,
-                                          .tokens = bench->tokens + (size_t)w * count, .out = out };
+        bench->windows[w] = (mcp_window){ .seq = first + w,
+                                          .pos = pos,
+                                          .count = count,
+                                          .tokens = bench->tokens + (size_t)w * count,
+                                          .out = out };
     double start = seconds_now();
-    int rc = cli_stages_forward(&bench->stages, bench->stages.layers, MCP_WANT_LOGITS,
-                                bench->windows, windows, floats > 0 ? bench->logits : NULL, floats);
+    int    rc = cli_stages_forward(&bench->stages, bench->stages.layers, MCP_WANT_LOGITS,
+                                   bench->windows, windows, floats > 0 ? bench->logits : NULL, floats);
     *seconds += seconds_now() - start;
     return rc;
 }
@@ -177,11 +214,11 @@ static const struct {
     int         width; /* at least; texts known before the first row may widen it */
     bool        right;
 } columns[COLUMNS] = {
-    [MODEL] = { "model", 5, false },      [SIZE] = { "size", 9, true },
-    [DEVICE] = { "device", 6, false },    [THREADS] = { "threads", 7, true },
-    [TEST] = { "test", 8, true },         [SEQS] = { "seqs", 4, true },
-    [DEPTH] = { "depth", 6, true },       [CUTS] = { "cuts", 4, true },
-    [SPEED] = { "tokens/s", 10, true },   [SPREAD] = { "spread", 7, true },
+    [MODEL] = { "model", 5, false },    [SIZE] = { "size", 9, true },
+    [DEVICE] = { "device", 6, false },  [THREADS] = { "threads", 7, true },
+    [TEST] = { "test", 8, true },       [SEQS] = { "seqs", 4, true },
+    [DEPTH] = { "depth", 6, true },     [CUTS] = { "cuts", 4, true },
+    [SPEED] = { "tokens/s", 10, true }, [SPREAD] = { "spread", 7, true },
 };
 
 typedef char cells[COLUMNS][TABLE_TEXT];
@@ -196,13 +233,15 @@ static int by_value(const void *a, const void *b)
 /* Cells that are the same in every row. */
 static void fixed_cells(const struct bench *bench, cells out)
 {
-    const mcp_model_info *info = mcp_model_get_info(bench->model);
+    const mcp_model_info  *info = mcp_model_get_info(bench->model);
     const struct cli_ints *cuts = &bench->args->engine.cuts;
-    const char *slash = strrchr(info->path, '/');
-    size_t used = 0;
+    const char            *slash = strrchr(info->path, '/');
+    size_t                 used = 0;
 
     cli_text_field(out[MODEL], TABLE_TEXT,
-                   info->name[0] != '\0' ? info->name : slash != NULL ? slash + 1 : info->path);
+                   info->name[0] != '\0' ? info->name
+                   : slash != NULL       ? slash + 1
+                                         : info->path);
     cli_bytes_text(out[SIZE], info->weight_bytes);
     snprintf(out[DEVICE], TABLE_TEXT, "%s", bench->engine_info.devices);
     snprintf(out[THREADS], TABLE_TEXT, "%u", bench->engine_info.threads);
@@ -250,7 +289,7 @@ static json_t *row_json(const struct bench *bench, const struct test *test, cons
                         const double *rates, double median, double spread)
 {
     const struct cli_ints *cuts = &bench->args->engine.cuts;
-    json_t *samples = json_array(), *list = json_array();
+    json_t                *samples = json_array(), *list = json_array();
 
     for (int64_t i = 0; i < bench->args->repetitions; i++)
         json_array_append_new(samples, cli_json_real(rates[i]));
@@ -265,7 +304,7 @@ static int tell(struct bench *bench, const struct test *test, const double *rate
 {
     size_t count = (size_t)bench->args->repetitions;
     double sorted[REPETITIONS_MAX];
-    char name[32];
+    char   name[32];
 
     memcpy(sorted, rates, count * sizeof(rates[0]));
     qsort(sorted, count, sizeof(sorted[0]), by_value);
@@ -289,20 +328,19 @@ static int tell(struct bench *bench, const struct test *test, const double *rate
 
 static int print_json(struct bench *bench)
 {
-    const mcp_model_info *info = mcp_model_get_info(bench->model);
+    const mcp_model_info  *info = mcp_model_get_info(bench->model);
     const mcp_engine_info *engine = &bench->engine_info;
-    json_t *rows = bench->rows;
+    json_t                *rows = bench->rows;
 
     bench->rows = NULL; /* goes into the object */
-    return cli_print_json(
-        json_pack("{s:o, s:o, s:o, s:o, s:I, s:I, s:o, s:i, s:i, s:i, s:b, s:o}", "version",
-                  cli_json_string(mcp_version()), "model", cli_json_string(info->name), "path",
-                  cli_json_string(info->path), "quantisation", cli_json_string(info->quantisation),
-                  "weight_bytes", (json_int_t)info->weight_bytes, "parameters",
-                  (json_int_t)info->parameters, "device", cli_json_string(engine->devices),
-                  "threads", (int)engine->threads, "batch_size", (int)engine->batch_tokens,
-                  "ubatch_size", (int)engine->ubatch_tokens, "flash_attn", engine->flash, "rows",
-                  rows));
+    return cli_print_json(json_pack(
+        "{s:o, s:o, s:o, s:o, s:I, s:I, s:o, s:i, s:i, s:i, s:b, s:o}", "version",
+        cli_json_string(mcp_version()), "model", cli_json_string(info->name), "path",
+        cli_json_string(info->path), "quantisation", cli_json_string(info->quantisation),
+        "weight_bytes", (json_int_t)info->weight_bytes, "parameters", (json_int_t)info->parameters,
+        "device", cli_json_string(engine->devices), "threads", (int)engine->threads, "batch_size",
+        (int)engine->batch_tokens, "ubatch_size", (int)engine->ubatch_tokens, "flash_attn",
+        engine->flash, "rows", rows));
 }
 
 /* ---- the run ---------------------------------------------------------------------- */
@@ -320,14 +358,19 @@ static uint32_t largest(const struct cli_ints *list)
 static int prepare(struct bench *bench)
 {
     const struct bench_args *args = bench->args;
-    uint32_t seqs = largest(&args->seqs), prompt = largest(&args->n_prompt);
-    uint32_t most = prompt > largest(&args->n_gen) ? prompt : largest(&args->n_gen);
+    uint32_t                 seqs = largest(&args->seqs), prompt = largest(&args->n_prompt);
+    uint32_t                 most = prompt > largest(&args->n_gen) ? prompt : largest(&args->n_gen);
 
     if (most == 0 || seqs == 0 || args->depth.count == 0)
         return cli_fail("nothing to measure: -p, -n, --seqs or --depth is empty"), -1;
     if (cli_model_open(&bench->model, args->engine.model) < 0 ||
-        cli_cuts_check(&args->engine.cuts, bench->model) < 0 ||
-        cli_engine_open(&bench->engine, bench->model, &args->args, &args->engine,
+        cli_cuts_check(&args->engine.cuts, bench->model) < 0)
+        return -1;
+    uint32_t trained = mcp_model_get_info(bench->model)->n_ctx_train;
+    if (largest(&args->depth) + most > trained)
+        cli_note("position %u is beyond the %u that the model was trained for",
+                 largest(&args->depth) + most, trained);
+    if (cli_engine_open(&bench->engine, bench->model, &args->args, &args->engine,
                         largest(&args->depth) + most, seqs) < 0)
         return -1;
     if (mcp_engine_get_info(bench->engine, &bench->engine_info) < 0)
@@ -351,8 +394,7 @@ static int measure_list(struct bench *bench, const struct cli_ints *tokens, stru
         double rates[REPETITIONS_MAX];
 
         test.tokens = tokens->values[i];
-        if (test.tokens > 0 &&
-            (measure(bench, &test, rates) < 0 || tell(bench, &test, rates) < 0))
+        if (test.tokens > 0 && (measure(bench, &test, rates) < 0 || tell(bench, &test, rates) < 0))
             return -1;
     }
     return 0;
@@ -382,7 +424,7 @@ static int bench_run(struct cli_args *args)
 {
     struct bench bench = { .args = (const struct bench_args *)args,
                            .random = UINT64_C(0x9E3779B97F4A7C15) };
-    int status = CLI_FAILED;
+    int          status = CLI_FAILED;
 
     if (bench.args->engine.verbose)
         cli_log_verbose();

@@ -18,16 +18,16 @@ struct chat {
     struct cli_lines  lines;
     mcp_chat_message *messages; /* (count); contents owned, roles static */
     size_t            count;
-    struct cli_buffer raw;      /* raw mode: the text so far, questions and answers */
+    struct cli_buffer raw; /* raw mode: the text so far, questions and answers */
 };
 
 /* ---- the conversation ------------------------------------------------------------- */
 
 static int say(struct chat *chat, const char *role, const char *content)
 {
-    mcp_chat_message *messages =
-        realloc(chat->messages, (chat->count + 1) * sizeof(chat->messages[0]));
-    char *copy = strdup(content);
+    mcp_chat_message *messages = realloc(chat->messages,
+                                         (chat->count + 1) * sizeof(chat->messages[0]));
+    char             *copy = strdup(content);
 
     if (messages != NULL)
         chat->messages = messages;
@@ -60,8 +60,8 @@ static int begin(struct chat *chat)
 static enum talk_end turn_chat(struct chat *chat, const char *line, struct cli_buffer *answer)
 {
     struct cli_buffer text = { 0 };
-    size_t before = chat->count;
-    enum talk_end end = TALK_FAILED;
+    size_t            before = chat->count;
+    enum talk_end     end = TALK_FAILED;
 
     if (say(chat, "user", line) == 0 &&
         talk_format(chat->talk, chat->messages, chat->count, &text) == 0)
@@ -77,7 +77,7 @@ static enum talk_end turn_chat(struct chat *chat, const char *line, struct cli_b
 static enum talk_end turn_raw(struct chat *chat, const struct cli_buffer *line,
                               struct cli_buffer *answer)
 {
-    size_t before = chat->raw.bytes;
+    size_t        before = chat->raw.bytes;
     enum talk_end end = TALK_FAILED;
 
     if ((before == 0 || cli_buffer_add(&chat->raw, "\n", 1) == 0) &&
@@ -154,11 +154,11 @@ static enum outcome turn(struct chat *chat, struct cli_buffer *line, struct cli_
 
 int talk_chat(struct talk *talk)
 {
-    struct chat chat = { .talk = talk };
+    struct chat       chat = { .talk = talk };
     struct cli_buffer line = { 0 }, answer = { 0 };
-    enum outcome outcome = GO_ON;
-    size_t turns = 0;
-    bool warned = false; /* the last thing at the prompt was a Ctrl-C */
+    enum outcome      outcome = GO_ON;
+    size_t            turns = 0;
+    bool              warned = false; /* the last thing at the prompt was a Ctrl-C */
 
     cli_lines_init(&chat.lines);
     if (begin(&chat) < 0)

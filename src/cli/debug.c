@@ -33,19 +33,48 @@ struct logits_args {
 #define AT(member) .at = offsetof(struct logits_args, member)
 
 static const struct cli_option logits_options[] = {
-    { .name = "tokens", .type = CLI_INTS, AT(tokens), .value = "ID,...", .min = 0,
-      .max = 2147483647, .help = "token ids to run" },
-    { .name = "text", .type = CLI_TEXT, AT(text), .value = "TEXT",
+    { .name = "tokens",
+      .type = CLI_INTS,
+      AT(tokens),
+      .value = "ID,...",
+      .min = 0,
+      .max = 2147483647,
+      .help = "token ids to run" },
+    { .name = "text",
+      .type = CLI_TEXT,
+      AT(text),
+      .value = "TEXT",
       .help = "text to run instead, made into tokens as by 'mcp run --raw'" },
-    { .name = "windows", .type = CLI_INTS, AT(windows), .value = "N,...", .min = 1,
+    { .name = "windows",
+      .type = CLI_INTS,
+      AT(windows),
+      .value = "N,...",
+      .min = 1,
       .max = 1 << 20,
       .help = "tokens in each forward, the last size repeated; default: as many as -b allows" },
-    { .name = "seqs", .type = CLI_INT, AT(seqs), .value = "N", .fallback = "1", .min = 1,
-      .max = 65536, .help = "the same tokens in so many sequences at once" },
-    { .name = "hidden", .type = CLI_INT, AT(hidden), .value = "L", .fallback = "0", .min = 0,
-      .max = 100000, .help = "hidden states after the first L layers; 0 = logits" },
-    { .name = "output", .brief = "o", .type = CLI_TEXT, AT(output), .value = "FILE",
-      .fallback = "-", .help = "where the rows go; - = standard output" },
+    { .name = "seqs",
+      .type = CLI_INT,
+      AT(seqs),
+      .value = "N",
+      .fallback = "1",
+      .min = 1,
+      .max = 4096,
+      .help = "the same tokens in so many sequences at once" },
+    { .name = "hidden",
+      .type = CLI_INT,
+      AT(hidden),
+      .value = "L",
+      .fallback = "0",
+      .min = 0,
+      .max = 100000,
+      .help = "hidden states after the first L layers; 0 = logits" },
+    { .name = "output",
+      .brief = "o",
+      .type = CLI_TEXT,
+      AT(output),
+      .value = "FILE",
+      .fallback = "-",
+      .help = "where the rows go; - = standard output" },
 };
 
 #undef AT
@@ -56,7 +85,7 @@ struct dump {
     mcp_model                *model;
     mcp_engine               *engine;
     struct cli_stages         stages;
-    int32_t                  *tokens;  /* (count) */
+    int32_t                  *tokens; /* (count) */
     uint32_t                  count;
     uint32_t                  columns; /* floats in a row */
     mcp_window               *windows; /* (seqs) */
@@ -67,9 +96,9 @@ struct dump {
 static int read_tokens(struct dump *dump)
 {
     const struct logits_args *args = dump->args;
-    size_t cap = args->text != NULL ? strlen(args->text) + 16 : args->tokens.count;
+    size_t    cap = args->text != NULL ? strlen(args->text) + 16 : args->tokens.count;
     mcp_error err = { 0 };
-    int count;
+    int       count;
 
     if ((args->text != NULL) == (args->tokens.count > 0))
         return cli_fail("give either --tokens or --text"), -1;
@@ -78,7 +107,8 @@ static int read_tokens(struct dump *dump)
         return cli_fail("out of memory for %zu tokens", cap), -1;
     if (args->text != NULL) {
         count = mcp_model_tokenize(dump->model, args->text, strlen(args->text),
-                                   MCP_TOKENIZE_SPECIAL | MCP_TOKENIZE_BOS, dump->tokens, cap, &err);
+                                   MCP_TOKENIZE_SPECIAL | MCP_TOKENIZE_BOS, dump->tokens, cap,
+                                   &err);
         if (count <= 0 || (size_t)count > cap)
             return cli_fail("--text: %s", count < 0 ? err.text : "gives no usable tokens"), -1;
         dump->count = (uint32_t)count;
@@ -94,7 +124,8 @@ static int read_tokens(struct dump *dump)
 static uint32_t window_size(const struct dump *dump, size_t n, uint32_t pos, uint32_t most)
 {
     const struct cli_ints *sizes = &dump->args->windows;
-    uint32_t size = sizes->count == 0 ? most : sizes->values[n < sizes->count ? n : sizes->count - 1];
+    uint32_t               size = sizes->count == 0 ? most
+                                                    : sizes->values[n < sizes->count ? n : sizes->count - 1];
 
     return size < dump->count - pos ? size : dump->count - pos;
 }
@@ -119,8 +150,11 @@ static int compute(struct dump *dump)
                             size, seqs, (long long)args->engine.batch),
                    -1;
         for (uint32_t s = 0; s < seqs; s++)
-            dump->windows[s] = (mcp_window){ .seq = s, .pos = pos, .count = size,
-                                             .tokens = dump->tokens + pos, .out = MCP_OUT_ALL };
+            dump->windows[s] = (mcp_window){ .seq = s,
+                                             .pos = pos,
+                                             .count = size,
+                                             .tokens = dump->tokens + pos,
+                                             .out = MCP_OUT_ALL };
         size_t row_floats = (size_t)size * dump->columns;
         if (cli_stages_forward(&dump->stages, last,
                                args->hidden > 0 ? MCP_WANT_HIDDEN : MCP_WANT_LOGITS, dump->windows,
@@ -136,8 +170,8 @@ static int compute(struct dump *dump)
 static int write_rows(const struct dump *dump)
 {
     const char *path = dump->args->output;
-    size_t bytes = (size_t)dump->args->seqs * dump->count * dump->columns * sizeof(float);
-    int fd, rc;
+    size_t      bytes = (size_t)dump->args->seqs * dump->count * dump->columns * sizeof(float);
+    int         fd, rc;
 
     if (strcmp(path, "-") == 0)
         return cli_write(dump->rows, bytes);
@@ -153,8 +187,8 @@ static int write_rows(const struct dump *dump)
 static int prepare(struct dump *dump)
 {
     const struct logits_args *args = dump->args;
-    const mcp_model_info *info;
-    uint32_t seqs = (uint32_t)args->seqs;
+    const mcp_model_info     *info;
+    uint32_t                  seqs = (uint32_t)args->seqs;
 
     if (strcmp(args->output, "-") == 0 && isatty(STDOUT_FILENO))
         return cli_fail("rows are binary and standard output is a terminal: give -o FILE"), -1;
@@ -168,8 +202,8 @@ static int prepare(struct dump *dump)
                         (long long)args->hidden, info->layers, info->layers),
                -1;
     dump->columns = args->hidden > 0 ? info->n_embd : info->n_vocab;
-    if (cli_engine_open(&dump->engine, dump->model, &args->args, &args->engine, dump->count,
-                        seqs) < 0 ||
+    if (cli_engine_open(&dump->engine, dump->model, &args->args, &args->engine, dump->count, seqs) <
+            0 ||
         cli_stages_init(&dump->stages, dump->engine, dump->model, &args->engine.cuts, seqs) < 0)
         return -1;
 
@@ -186,7 +220,7 @@ static int prepare(struct dump *dump)
 static int logits_run(struct cli_args *args)
 {
     struct dump dump = { .args = (const struct logits_args *)args };
-    int status = CLI_FAILED;
+    int         status = CLI_FAILED;
 
     if (dump.args->engine.verbose)
         cli_log_verbose();

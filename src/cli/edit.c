@@ -1,37 +1,30 @@
 /* cli/edit.c - a small editor for one turn of a chat on a terminal.
  *
  * Emacs keys, arrows, earlier turns by up and down, pages pasted whole (bracketed
- * paste), Alt-Enter for a newline.  The text is drawn anew after each burst of input:
- *
- *     row 0      > Write a function that      the cursor is on row `cursor_row`; before
- *     row 1      returns the nth prime_       drawing we go up that many rows and clear
- *
- * Rows are broken by us, never by the terminal, so what is on screen is known.  A text
- * with more rows than the screen shows the rows around the cursor.  The terminal is in
- * raw mode only inside cli_edit_read(); SIGTERM and SIGHUP put it back first.
+ * paste), Alt-Enter for a newline.  The text is drawn anew after each burst of input.
+ * The terminal is in raw mode only inside cli_edit_read(); SIGTERM and SIGHUP put it
+ * back first.
  *
  * SPDX-License-Identifier: MIT */
 #include "cli/cli.h"
 #include "cli/interrupt.h"
 #include "cli/line.h"
 #include "cli/out.h"
+#include "cli/screen.h"
 
 #include <errno.h>
 #include <signal.h>
-#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/ioctl.h>
 #include <termios.h>
 #include <unistd.h>
-#include <wchar.h>
 
 enum {
-    ESCAPE_MS = 50,      /* the rest of a key's sequence follows its ESC within this */
+    ESCAPE_MS = 50,       /* the rest of a key's sequence follows its ESC within this */
     ESCAPE_BYTES_MAX = 32 /* longest sequence that a terminal sends, and more */
 };
 
-#define PASTE_ON "\x1b[?2004h"
+#define PASTE_ON  "\x1b[?2004h"
 #define PASTE_OFF "\x1b[?2004l"
 #define PASTE_END "\x1b[201~"
 
@@ -41,8 +34,7 @@ struct editor {
     struct cli_buffer  kept;   /* what was typed before the up key went through history */
     size_t             cursor; /* byte in text, at the beginning of a character */
     size_t             recall; /* history entry shown; history_count = none */
-    const char        *prompt;
-    size_t             cursor_row; /* on screen, below the first row drawn */
+    struct cli_screen  screen;
 };
 
 /* ---- the terminal's mode ---------------------------------------------------------- */
@@ -62,7 +54,7 @@ static void raw_mode(bool on)
 {
     if (on) {
         struct sigaction action = { .sa_handler = on_end };
-        struct termios raw = cooked;
+        struct termios   raw = cooked;
 
         sigaction(SIGTERM, &action, NULL);
         sigaction(SIGHUP, &action, NULL);
@@ -82,121 +74,6 @@ static void raw_mode(bool on)
     }
 }
 
-static void screen_size(size_t *columns, size_t *rows)
-{
-    struct winsize size;
-
-    *columns = 80;
-    *rows = 24;
-    if (ioctl(STDOUT_FILENO, TIOCGWINSZ, &size) == 0 && size.ws_col > 1 && size.ws_row > 0) {
-        *columns = size.ws_col;
-        *rows = size.ws_row;
-    }
-}
-
-/* ---- drawing ---------------------------------------------------------------------- */
-
-/* One character as it is drawn: its bytes in the text, its columns, and what to print. */
-struct glyph {
-    size_t      bytes;
-    size_t      columns;
-    const char *shown; /* NULL = the bytes themselves */
-    bool        newline;
-};
-
-static struct glyph glyph_at(const char *text, size_t count)
-{
-    uint32_t code;
-    size_t n = cli_utf8_next(text, count, &code);
-    int columns = n > 0 ? wcwidth((wchar_t)code) : -1;
-
-    if (n == 1 && code == '\n')
-        return (struct glyph){ 1, 0, "", true };
-    if (n == 1 && code == '\t')
-        return (struct glyph){ 1, 1, " ", false };
-    if (columns < 0) /* control characters, broken bytes */
-        return (struct glyph){ n > 0 ? n : 1, 1, "?", false };
-    return (struct glyph){ n, (size_t)columns, NULL, false };
-}
-
-/* Walk prompt and text as they fall into rows.  With `out`, rows [top, top + rows) are
- * drawn there.  Returns the number of rows; *row, *column get the cursor's place. */
-static size_t lay_out(const struct editor *e, size_t width, struct cli_buffer *out, size_t top,
-                      size_t rows, size_t *row, size_t *column)
-{
-    size_t x = 0, y = 0, prompt_bytes = strlen(e->prompt);
-    size_t total = prompt_bytes + e->text->bytes;
-
-    for (size_t at = 0; at <= total;) {
-        bool in_prompt = at < prompt_bytes;
-        const char *from = in_prompt ? e->prompt + at : e->text->text + (at - prompt_bytes);
-        size_t left = in_prompt ? prompt_bytes - at : total - at;
-        struct glyph g = { 0 };
-
-        if (at < total)
-            g = glyph_at(from, left);
-        bool visible = out != NULL && y >= top && y < top + rows;
-        /* The cursor needs a column of its own behind the last character. */
-        if (x + (g.columns > 0 ? g.columns : 1) > width && !g.newline && (g.columns > 0 || at == total)) {
-            x = 0;
-            y++;
-            if (visible && y < top + rows)
-                cli_buffer_add(out, "\r\n", 2);
-            visible = out != NULL && y >= top && y < top + rows;
-        }
-        if (at == prompt_bytes + e->cursor) {
-            *row = y;
-            *column = x;
-        }
-        if (at == total)
-            break;
-        if (visible)
-            cli_buffer_add(out, g.shown != NULL ? g.shown : from,
-                           g.shown != NULL ? strlen(g.shown) : g.bytes);
-        x += g.columns;
-        at += g.bytes;
-        if (g.newline) {
-            x = 0;
-            y++;
-            if (visible && y < top + rows)
-                cli_buffer_add(out, "\r\n", 2);
-        }
-    }
-    return y + 1;
-}
-
-/* Terminal escape: `count` times in the direction of `letter`; nothing for 0. */
-static void move(struct cli_buffer *out, size_t count, char letter)
-{
-    char text[32];
-
-    if (count > 0)
-        cli_buffer_add(out, text, (size_t)snprintf(text, sizeof(text), "\x1b[%zu%c", count, letter));
-}
-
-static void draw(struct editor *e)
-{
-    struct cli_buffer out = { 0 };
-    size_t width, height, row = 0, column = 0;
-
-    screen_size(&width, &height);
-    size_t rows = lay_out(e, width, NULL, 0, 0, &row, &column);
-    size_t shown = rows < height ? rows : height;
-    size_t top = row < shown ? 0 : row - shown + 1;
-
-    cli_buffer_add(&out, "\r", 1);
-    move(&out, e->cursor_row, 'A');
-    cli_buffer_add(&out, "\x1b[J", 3);
-    lay_out(e, width, &out, top, shown, &row, &column);
-    move(&out, top + shown - 1 - row, 'A');
-    cli_buffer_add(&out, "\r", 1);
-    move(&out, column, 'C');
-    e->cursor_row = row - top;
-    if (out.text != NULL)
-        cli_write(out.text, out.bytes);
-    cli_buffer_fini(&out);
-}
-
 /* ---- changing the text ------------------------------------------------------------ */
 
 static void insert(struct editor *e, const char *bytes, size_t count)
@@ -214,13 +91,13 @@ static void erase(struct editor *e, size_t from, size_t to)
 /* The place one character before or after `at`; marks that sit on a letter go with it. */
 static size_t before(const struct editor *e, size_t at)
 {
-    struct glyph g = { 0 };
+    struct cli_glyph g = { 0 };
 
     while (at > 0 && g.columns == 0 && !g.newline) {
         at--;
         while (at > 0 && ((unsigned char)e->text->text[at] & 0xC0) == 0x80)
             at--;
-        g = glyph_at(e->text->text + at, e->text->bytes - at);
+        g = cli_glyph_at(e->text->text + at, e->text->bytes - at);
     }
     return at;
 }
@@ -228,9 +105,9 @@ static size_t before(const struct editor *e, size_t at)
 static size_t after(const struct editor *e, size_t at)
 {
     if (at < e->text->bytes)
-        at += glyph_at(e->text->text + at, e->text->bytes - at).bytes;
+        at += cli_glyph_at(e->text->text + at, e->text->bytes - at).bytes;
     while (at < e->text->bytes) {
-        struct glyph g = glyph_at(e->text->text + at, e->text->bytes - at);
+        struct cli_glyph g = cli_glyph_at(e->text->text + at, e->text->bytes - at);
         if (g.columns > 0 || g.newline)
             break;
         at += g.bytes;
@@ -277,7 +154,7 @@ static void recall(struct editor *e, size_t to)
 static void remember(struct cli_lines *lines, const struct cli_buffer *line)
 {
     size_t count = lines->history_count;
-    char *copy;
+    char  *copy;
 
     if (line->bytes == 0 || (count > 0 && strcmp(lines->history[count - 1], line->text) == 0))
         return;
@@ -299,26 +176,41 @@ enum key_result { KEY_MORE, KEY_DONE, KEY_ENTER, KEY_END };
 
 /* Keys by what the terminal sends: a control byte, or the tail of an escape sequence. */
 enum action {
-    ACT_NONE, ACT_LEFT, ACT_RIGHT, ACT_HOME, ACT_LAST, ACT_OLDER, ACT_NEWER, ACT_BACK, ACT_DELETE,
-    ACT_KILL_ALL, ACT_KILL_REST, ACT_KILL_WORD, ACT_CLEAR, ACT_NEWLINE, ACT_ENTER, ACT_END,
-    ACT_SUSPEND, ACT_PASTE,
+    ACT_NONE,
+    ACT_LEFT,
+    ACT_RIGHT,
+    ACT_HOME,
+    ACT_LAST,
+    ACT_OLDER,
+    ACT_NEWER,
+    ACT_BACK,
+    ACT_DELETE,
+    ACT_KILL_ALL,
+    ACT_KILL_REST,
+    ACT_KILL_WORD,
+    ACT_CLEAR,
+    ACT_NEWLINE,
+    ACT_ENTER,
+    ACT_END,
+    ACT_SUSPEND,
+    ACT_PASTE,
 };
 
 static const struct {
     const char *bytes;
     enum action action;
 } keys[] = {
-    { "\x01", ACT_HOME },      { "\x02", ACT_LEFT },      { "\x04", ACT_END },
-    { "\x05", ACT_LAST },      { "\x06", ACT_RIGHT },     { "\x08", ACT_BACK },
-    { "\x0b", ACT_KILL_REST }, { "\x0c", ACT_CLEAR },     { "\x0e", ACT_NEWER },
-    { "\x10", ACT_OLDER },     { "\x15", ACT_KILL_ALL },  { "\x17", ACT_KILL_WORD },
-    { "\x1a", ACT_SUSPEND },   { "\x7f", ACT_BACK },      { "\r", ACT_ENTER },
-    { "\n", ACT_ENTER },       { "\x1b\r", ACT_NEWLINE }, { "\x1b[A", ACT_OLDER },
-    { "\x1b[B", ACT_NEWER },   { "\x1b[C", ACT_RIGHT },   { "\x1b[D", ACT_LEFT },
-    { "\x1b[H", ACT_HOME },    { "\x1b[F", ACT_LAST },    { "\x1bOA", ACT_OLDER },
-    { "\x1bOB", ACT_NEWER },   { "\x1bOC", ACT_RIGHT },   { "\x1bOD", ACT_LEFT },
-    { "\x1bOH", ACT_HOME },    { "\x1bOF", ACT_LAST },    { "\x1b[1~", ACT_HOME },
-    { "\x1b[3~", ACT_DELETE }, { "\x1b[4~", ACT_LAST },   { "\x1b[7~", ACT_HOME },
+    { "\x01", ACT_HOME },      { "\x02", ACT_LEFT },       { "\x04", ACT_END },
+    { "\x05", ACT_LAST },      { "\x06", ACT_RIGHT },      { "\x08", ACT_BACK },
+    { "\x0b", ACT_KILL_REST }, { "\x0c", ACT_CLEAR },      { "\x0e", ACT_NEWER },
+    { "\x10", ACT_OLDER },     { "\x15", ACT_KILL_ALL },   { "\x17", ACT_KILL_WORD },
+    { "\x1a", ACT_SUSPEND },   { "\x7f", ACT_BACK },       { "\r", ACT_ENTER },
+    { "\n", ACT_ENTER },       { "\x1b\r", ACT_NEWLINE },  { "\x1b[A", ACT_OLDER },
+    { "\x1b[B", ACT_NEWER },   { "\x1b[C", ACT_RIGHT },    { "\x1b[D", ACT_LEFT },
+    { "\x1b[H", ACT_HOME },    { "\x1b[F", ACT_LAST },     { "\x1bOA", ACT_OLDER },
+    { "\x1bOB", ACT_NEWER },   { "\x1bOC", ACT_RIGHT },    { "\x1bOD", ACT_LEFT },
+    { "\x1bOH", ACT_HOME },    { "\x1bOF", ACT_LAST },     { "\x1b[1~", ACT_HOME },
+    { "\x1b[3~", ACT_DELETE }, { "\x1b[4~", ACT_LAST },    { "\x1b[7~", ACT_HOME },
     { "\x1b[8~", ACT_LAST },   { "\x1b[200~", ACT_PASTE },
 };
 
@@ -344,7 +236,7 @@ static void suspend(struct editor *e)
     raw_mode(false);
     raise(SIGTSTP);
     raw_mode(true);
-    e->cursor_row = 0;
+    e->screen.row = 0;
 }
 
 static enum key_result act(struct editor *e, enum action action)
@@ -366,7 +258,7 @@ static enum key_result act(struct editor *e, enum action action)
     case ACT_ENTER: return KEY_ENTER;
     case ACT_CLEAR:
         cli_write("\x1b[H\x1b[2J", 7);
-        e->cursor_row = 0;
+        e->screen.row = 0;
         break;
     case ACT_END:
         if (e->text->bytes == 0)
@@ -399,9 +291,10 @@ static enum key_result paste(struct editor *e, size_t head)
 static enum key_result take_key(struct editor *e)
 {
     struct cli_buffer *in = &e->lines->pending;
-    size_t plain = 0;
+    size_t             plain = 0;
 
-    while (plain < in->bytes && ((unsigned char)in->text[plain] >= 0x20 || in->text[plain] == '\t') &&
+    while (plain < in->bytes &&
+           ((unsigned char)in->text[plain] >= 0x20 || in->text[plain] == '\t') &&
            in->text[plain] != 0x7F)
         plain++;
     plain = cli_utf8_complete(in->text, plain);
@@ -427,8 +320,8 @@ static enum key_result take_key(struct editor *e)
 
 enum cli_line cli_edit_read(struct cli_lines *lines, const char *prompt, struct cli_buffer *line)
 {
-    struct editor e = { .lines = lines, .text = line, .prompt = prompt };
-    enum cli_line result = CLI_LINE_TEXT;
+    struct editor   e = { .lines = lines, .text = line, .screen.prompt = prompt };
+    enum cli_line   result = CLI_LINE_TEXT;
     enum key_result key = KEY_DONE;
 
     if (tcgetattr(STDIN_FILENO, &cooked) < 0) {
@@ -448,7 +341,7 @@ enum cli_line cli_edit_read(struct cli_lines *lines, const char *prompt, struct 
         lines->touched |= line->bytes > 0 || e.recall < lines->history_count;
         if (key == KEY_ENTER || key == KEY_END)
             break;
-        draw(&e);
+        cli_screen_draw(&e.screen, line, e.cursor);
         /* A lone ESC is not the beginning of anything once some time has passed. */
         bool half = key == KEY_MORE && lines->pending.text[0] == '\x1b' &&
                     key_bytes(lines->pending.text, lines->pending.bytes) == 0;
@@ -462,7 +355,7 @@ enum cli_line cli_edit_read(struct cli_lines *lines, const char *prompt, struct 
     if (key == KEY_END)
         result = CLI_LINE_END;
     e.cursor = line->bytes;
-    draw(&e);
+    cli_screen_draw(&e.screen, line, e.cursor);
     cli_write("\r\n", 2);
     raw_mode(false);
     if (result == CLI_LINE_TEXT)

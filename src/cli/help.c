@@ -56,7 +56,7 @@ static void print_wrapped(const char *text, size_t indent)
 
 static void print_option(const struct cli_option *option)
 {
-    char flag[320], text[640], env[CLI_ENV_NAME_BYTES], words[160] = "";
+    char   flag[320], text[640], env[CLI_ENV_NAME_BYTES], words[160] = "";
     size_t used = 0;
 
     for (const struct cli_word *w = option->words; w != NULL && w->text != NULL; w++)
@@ -69,8 +69,8 @@ static void print_option(const struct cli_option *option)
     cli_option_env(env, option);
     snprintf(text, sizeof(text), "%s%s%s%s [%s]", option->help,
              option->fallback != NULL ? " (default " : "",
-             option->fallback != NULL ? option->fallback : "",
-             option->fallback != NULL ? ")" : "", env);
+             option->fallback != NULL ? option->fallback : "", option->fallback != NULL ? ")" : "",
+             env);
 
     if (strlen(flag) >= FLAG_COLUMNS)
         cli_printf("%s\n%*s", flag, FLAG_COLUMNS, "");
@@ -97,7 +97,7 @@ void cli_help_verb(const struct cli_verb *verb)
 
 static json_t *option_json(const struct cli_option *option, const char *group)
 {
-    char env[CLI_ENV_NAME_BYTES];
+    char    env[CLI_ENV_NAME_BYTES];
     json_t *words = json_array();
     bool number = option->type == CLI_INT || option->type == CLI_REAL || option->type == CLI_INTS;
 
@@ -114,9 +114,9 @@ static json_t *option_json(const struct cli_option *option, const char *group)
 
 static void verb_json(json_t *list, const struct cli_verb *verb)
 {
-    json_t *options = json_array();
+    json_t                  *options = json_array();
     const struct cli_option *option;
-    const struct cli_group *group = NULL;
+    const struct cli_group  *group = NULL;
 
     if (verb->subs != NULL) {
         for (size_t i = 0; verb->subs[i] != NULL; i++)

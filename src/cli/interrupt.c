@@ -18,7 +18,7 @@ static int                   wake[2] = { -1, -1 };
 
 static void on_sigint(int signal_number)
 {
-    int saved = errno;
+    int         saved = errno;
     mcp_engine *engine = atomic_load(&target);
 
     (void)signal_number;

@@ -36,7 +36,7 @@ void cli_lines_fini(struct cli_lines *lines)
 
 enum cli_line cli_lines_fill(struct cli_lines *lines, int timeout_ms)
 {
-    char bytes[READ_BYTES];
+    char          bytes[READ_BYTES];
     struct pollfd fds[2] = { { .fd = STDIN_FILENO, .events = POLLIN },
                              { .fd = cli_interrupt_fd(), .events = POLLIN } };
 
@@ -91,9 +91,8 @@ static enum cli_line plain_read(struct cli_lines *lines, struct cli_buffer *line
 
     for (;;) {
         const char *text = lines->pending.text;
-        size_t bytes = lines->pending.bytes;
-        const char *end =
-            bytes > searched ? memchr(text + searched, '\n', bytes - searched) : NULL;
+        size_t      bytes = lines->pending.bytes;
+        const char *end = bytes > searched ? memchr(text + searched, '\n', bytes - searched) : NULL;
 
         if (end != NULL)
             return take(lines, (size_t)(end - text), line);

@@ -13,8 +13,8 @@
 #include <stdbool.h>
 
 enum cli_line {
-    CLI_LINE_FAILED = -1,    /* a line about it was printed */
-    CLI_LINE_END = 0,        /* end of input, Ctrl-D */
+    CLI_LINE_FAILED = -1, /* a line about it was printed */
+    CLI_LINE_END = 0,     /* end of input, Ctrl-D */
     CLI_LINE_TEXT = 1,
     CLI_LINE_INTERRUPTED = 2 /* Ctrl-C; what was typed is dropped */
 };
@@ -35,8 +35,7 @@ void cli_lines_fini(struct cli_lines *lines);
 
 /* The next turn into `line`, without its newline.  `prompt` (ASCII) shows only in the
  * editor. */
-enum cli_line cli_lines_read(struct cli_lines *lines, const char *prompt,
-                             struct cli_buffer *line);
+enum cli_line cli_lines_read(struct cli_lines *lines, const char *prompt, struct cli_buffer *line);
 
 /* The editor's half; edit.c. */
 enum cli_line cli_edit_read(struct cli_lines *lines, const char *prompt, struct cli_buffer *line);

@@ -24,18 +24,18 @@ enum {
 };
 
 struct table {
-    char  (*rows)[COLUMNS][CELL_BYTES]; /* (count); owned */
+    char (*rows)[COLUMNS][CELL_BYTES]; /* (count); owned */
     size_t count;
 };
 
 static size_t cell_width(const char *text)
 {
-    size_t width = 0, count = strlen(text);
+    size_t   width = 0, count = strlen(text);
     uint32_t code;
 
     while (count > 0) {
         size_t n = cli_utf8_next(text, count, &code); /* cells are valid UTF-8 */
-        int columns = n > 0 ? wcwidth((wchar_t)code) : 1;
+        int    columns = n > 0 ? wcwidth((wchar_t)code) : 1;
         width += columns > 0 ? (size_t)columns : 0;
         n = n == 0 ? code : n;
         text += n;
@@ -65,7 +65,7 @@ static void table_print(const struct table *table)
     for (size_t r = 0; r < table->count; r++)
         for (size_t c = 0; c < COLUMNS; c++) {
             size_t w = cell_width(table->rows[r][c]);
-            bool reason = c > 0 && strcmp(table->rows[r][1], "!") == 0;
+            bool   reason = c > 0 && strcmp(table->rows[r][1], "!") == 0;
             if (!reason && w > width[c])
                 width[c] = w;
         }
@@ -95,9 +95,15 @@ struct list_args {
 };
 
 static const struct cli_option list_options[] = {
-    { .name = "models", .type = CLI_TEXT, .bare = true, .at = offsetof(struct list_args, models),
-      .value = "DIR", .help = "folder to look in; default: models in the cache folder" },
-    { .name = "json", .type = CLI_FLAG, .at = offsetof(struct list_args, json),
+    { .name = "models",
+      .type = CLI_TEXT,
+      .bare = true,
+      .at = offsetof(struct list_args, models),
+      .value = "DIR",
+      .help = "folder to look in; default: models in the cache folder" },
+    { .name = "json",
+      .type = CLI_FLAG,
+      .at = offsetof(struct list_args, json),
       .help = "a JSON array, one object a file" },
 };
 
@@ -105,9 +111,9 @@ static const struct cli_option list_options[] = {
 static bool is_later_part(const char *name)
 {
     enum { TAIL = sizeof("-00002-of-00003.gguf") - 1 };
-    size_t bytes = strlen(name);
+    size_t   bytes = strlen(name);
     unsigned part, parts;
-    int end = 0;
+    int      end = 0;
 
     if (bytes <= TAIL)
         return false;
@@ -147,10 +153,10 @@ static json_t *entry_json(const char *path, const char *name, const mcp_model *m
 /* One file, as a table row or as an element of `array` when there is one. */
 static int list_file(struct table *table, json_t *array, const char *folder, const char *name)
 {
-    char path[CLI_PATH_BYTES];
+    char       path[CLI_PATH_BYTES];
     mcp_model *model = NULL;
-    mcp_error err = { 0 };
-    int rc = 0;
+    mcp_error  err = { 0 };
+    int        rc = 0;
 
     if (snprintf(path, sizeof(path), "%s/%s", folder, name) >= (int)sizeof(path))
         snprintf(err.text, sizeof(err.text), "the path is longer than %d bytes", CLI_PATH_BYTES);
@@ -163,7 +169,7 @@ static int list_file(struct table *table, json_t *array, const char *folder, con
         rc = table_add(table, (const char *const[COLUMNS]){ name, "!", err.text });
     } else {
         const mcp_model_info *info = mcp_model_get_info(model);
-        char layers[CLI_BYTES_TEXT], size[CLI_BYTES_TEXT];
+        char                  layers[CLI_BYTES_TEXT], size[CLI_BYTES_TEXT];
 
         snprintf(layers, sizeof(layers), "%u", info->layers);
         cli_bytes_text(size, info->file_bytes);
@@ -177,11 +183,11 @@ static int list_file(struct table *table, json_t *array, const char *folder, con
 static int list_run(struct cli_args *args)
 {
     const struct list_args *list = (const struct list_args *)args;
-    char folder[CLI_PATH_BYTES];
-    struct dirent **entries = NULL;
-    struct table table = { 0 };
-    json_t *array = NULL;
-    int count = 0, status = CLI_FAILED;
+    char                    folder[CLI_PATH_BYTES];
+    struct dirent         **entries = NULL;
+    struct table            table = { 0 };
+    json_t                 *array = NULL;
+    int                     count = 0, status = CLI_FAILED;
 
     if (list->models != NULL) {
         if (snprintf(folder, sizeof(folder), "%s", list->models) >= (int)sizeof(folder))
@@ -243,7 +249,9 @@ struct devices_args {
 };
 
 static const struct cli_option devices_options[] = {
-    { .name = "json", .type = CLI_FLAG, .at = offsetof(struct devices_args, json),
+    { .name = "json",
+      .type = CLI_FLAG,
+      .at = offsetof(struct devices_args, json),
       .help = "a JSON array, one object a device" },
 };
 
@@ -255,9 +263,9 @@ static const char *bytes_or_unknown(char out[CLI_BYTES_TEXT], uint64_t bytes)
 static int devices_run(struct cli_args *args)
 {
     static mcp_device devices[DEVICES_MAX];
-    int count = mcp_devices(devices, DEVICES_MAX);
-    struct table table = { 0 };
-    int status = CLI_OK;
+    int               count = mcp_devices(devices, DEVICES_MAX);
+    struct table      table = { 0 };
+    int               status = CLI_OK;
 
     if (count < 0)
         return cli_fail("%s", mcp_code_text(count));
@@ -265,22 +273,23 @@ static int devices_run(struct cli_args *args)
         json_t *array = json_array();
         for (int i = 0; i < count; i++)
             json_array_append_new(
-                array, json_pack("{s:o, s:o, s:b, s:I, s:I}", "name",
-                                 cli_json_string(devices[i].name), "description",
-                                 cli_json_string(devices[i].description), "gpu", devices[i].gpu,
-                                 "memory_bytes", (json_int_t)devices[i].memory_bytes,
-                                 "memory_free_bytes", (json_int_t)devices[i].memory_free_bytes));
+                array,
+                json_pack("{s:o, s:o, s:b, s:I, s:I}", "name", cli_json_string(devices[i].name),
+                          "description", cli_json_string(devices[i].description), "gpu",
+                          devices[i].gpu, "memory_bytes", (json_int_t)devices[i].memory_bytes,
+                          "memory_free_bytes", (json_int_t)devices[i].memory_free_bytes));
         return cli_print_json(array);
     }
     for (int i = -1; i < count && status == CLI_OK; i++) {
-        char total[CLI_BYTES_TEXT], unused[CLI_BYTES_TEXT];
+        char              total[CLI_BYTES_TEXT], unused[CLI_BYTES_TEXT];
         const mcp_device *d = i < 0 ? NULL : &devices[i];
 
-        if (table_add(&table, (const char *const[COLUMNS]){
-                                  d == NULL ? "device" : d->name,
-                                  d == NULL ? "memory" : bytes_or_unknown(total, d->memory_bytes),
-                                  d == NULL ? "free" : bytes_or_unknown(unused, d->memory_free_bytes),
-                                  d == NULL ? "description" : d->description }) < 0)
+        if (table_add(&table,
+                      (const char *const[COLUMNS]){
+                          d == NULL ? "device" : d->name,
+                          d == NULL ? "memory" : bytes_or_unknown(total, d->memory_bytes),
+                          d == NULL ? "free" : bytes_or_unknown(unused, d->memory_free_bytes),
+                          d == NULL ? "description" : d->description }) < 0)
             status = CLI_FAILED;
     }
     if (status == CLI_OK)

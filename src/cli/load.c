@@ -26,31 +26,91 @@ static const struct cli_word flash_words[] = {
 #define AT(member) .at = offsetof(struct cli_engine_args, member)
 
 const struct cli_option cli_engine_options[CLI_ENGINE_OPTIONS] = {
-    { .name = "model", .brief = "m", .type = CLI_TEXT, AT(model), .value = "FILE",
+    { .name = "model",
+      .brief = "m",
+      .type = CLI_TEXT,
+      AT(model),
+      .value = "FILE",
       .help = "GGUF file, or the name of one in the models folder" },
-    { .name = "threads", .brief = "t", .type = CLI_INT, AT(threads), .value = "N",
-      .fallback = "0", .min = -1, .max = 512,
+    { .name = "threads",
+      .brief = "t",
+      .type = CLI_INT,
+      AT(threads),
+      .value = "N",
+      .fallback = "0",
+      .min = -1,
+      .max = 512,
       .help = "CPU threads; 0 = one for each physical core" },
-    { .name = "batch-size", .brief = "b", .type = CLI_INT, AT(batch), .value = "N",
-      .fallback = "2048", .min = 1, .max = 1 << 20, .help = "most tokens in one forward" },
-    { .name = "ubatch-size", .brief = "ub", .type = CLI_INT, AT(ubatch), .value = "N",
-      .fallback = "512", .min = 1, .max = 1 << 20,
+    { .name = "batch-size",
+      .brief = "b",
+      .type = CLI_INT,
+      AT(batch),
+      .value = "N",
+      .fallback = "2048",
+      .min = 1,
+      .max = 1 << 20,
+      .help = "most tokens in one forward" },
+    { .name = "ubatch-size",
+      .brief = "ub",
+      .type = CLI_INT,
+      AT(ubatch),
+      .value = "N",
+      .fallback = "512",
+      .min = 1,
+      .max = 1 << 20,
       .help = "most tokens computed at once; sizes the compute buffer" },
-    { .name = "device", .type = CLI_TEXT, AT(device), .value = "NAME", .fallback = "auto",
+    { .name = "device",
+      .type = CLI_TEXT,
+      AT(device),
+      .value = "NAME",
+      .fallback = "auto",
       .help = "auto, cpu, cuda0, ...; 'mcp devices' lists them" },
-    { .name = "n-gpu-layers", .brief = "ngl", .also = "gpu-layers", .type = CLI_INT,
-      AT(gpu_layers), .value = "N", .fallback = "auto", .min = 0, .max = 100000,
-      .words = layer_words, .help = "so many of the last layers on the GPU" },
-    { .name = "cache-type-k", .brief = "ctk", .type = CLI_WORD, AT(kv_k), .value = "",
-      .fallback = "f16", .words = kv_words, .help = "type of the keys in the KV cache" },
-    { .name = "cache-type-v", .brief = "ctv", .type = CLI_WORD, AT(kv_v), .value = "",
-      .fallback = "f16", .words = kv_words,
+    { .name = "n-gpu-layers",
+      .brief = "ngl",
+      .also = "gpu-layers",
+      .type = CLI_INT,
+      AT(gpu_layers),
+      .value = "N",
+      .fallback = "auto",
+      .min = 0,
+      .max = 100000,
+      .words = layer_words,
+      .help = "so many of the last layers on the GPU" },
+    { .name = "cache-type-k",
+      .brief = "ctk",
+      .type = CLI_WORD,
+      AT(kv_k),
+      .value = "",
+      .fallback = "f16",
+      .words = kv_words,
+      .help = "type of the keys in the KV cache" },
+    { .name = "cache-type-v",
+      .brief = "ctv",
+      .type = CLI_WORD,
+      AT(kv_v),
+      .value = "",
+      .fallback = "f16",
+      .words = kv_words,
       .help = "type of the values; q8_0 needs flash attention" },
-    { .name = "flash-attn", .brief = "fa", .type = CLI_WORD, AT(flash), .value = "",
-      .fallback = "auto", .words = flash_words, .help = "flash attention" },
-    { .name = "cuts", .type = CLI_INTS, AT(cuts), .value = "L,...", .min = 0, .max = 100000,
+    { .name = "flash-attn",
+      .brief = "fa",
+      .type = CLI_WORD,
+      AT(flash),
+      .value = "",
+      .fallback = "auto",
+      .words = flash_words,
+      .help = "flash attention" },
+    { .name = "cuts",
+      .type = CLI_INTS,
+      AT(cuts),
+      .value = "L,...",
+      .min = 0,
+      .max = 100000,
       .help = "run as stages that end before these layers: 4,20 = [0,4) [4,20) [20,end)" },
-    { .name = "verbose", .brief = "v", .type = CLI_FLAG, AT(verbose),
+    { .name = "verbose",
+      .brief = "v",
+      .type = CLI_FLAG,
+      AT(verbose),
       .help = "log lines of the library on stderr" },
 };
 
@@ -118,7 +178,7 @@ static int resolve(char out[CLI_PATH_BYTES], const char *name)
 
 int cli_model_open(mcp_model **out, const char *name)
 {
-    char path[CLI_PATH_BYTES];
+    char      path[CLI_PATH_BYTES];
     mcp_error err = { 0 };
 
     *out = NULL;
@@ -167,7 +227,7 @@ int cli_engine_open(mcp_engine **out, const mcp_model *model, const struct cli_a
 {
     mcp_engine_opts opts = MCP_ENGINE_OPTS_INIT;
     mcp_engine_info info;
-    mcp_error err = { 0 };
+    mcp_error       err = { 0 };
 
     opts.ctx_tokens = ctx_tokens;
     opts.seqs = seqs;
@@ -185,8 +245,7 @@ int cli_engine_open(mcp_engine **out, const mcp_model *model, const struct cli_a
                      opts.batch_tokens);
         opts.ubatch_tokens = opts.batch_tokens;
     }
-    if (mcp_engine_open(out, model, &opts, &err) < 0 ||
-        mcp_engine_get_info(*out, &info) < 0) {
+    if (mcp_engine_open(out, model, &opts, &err) < 0 || mcp_engine_get_info(*out, &info) < 0) {
         cli_fail("%s", err.text[0] != '\0' ? err.text : mcp_code_text(MCP_EINVAL));
         return -1;
     }

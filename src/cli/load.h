@@ -19,7 +19,7 @@ struct cli_engine_args {
     int64_t         gpu_layers; /* -1 = all */
     int64_t         kv_k;       /* mcp_kv_type */
     int64_t         kv_v;
-    int64_t         flash;      /* mcp_flash */
+    int64_t         flash; /* mcp_flash */
     struct cli_ints cuts;
     bool            verbose;
 };

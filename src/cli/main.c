@@ -9,6 +9,7 @@
 
 #include <mcp/error.h>
 
+#include <langinfo.h>
 #include <locale.h>
 #include <signal.h>
 #include <stdio.h>
@@ -18,9 +19,9 @@
 static const struct cli_verb verb_help, verb_version;
 
 static const struct cli_verb *const verbs[] = {
-    &cli_verb_run,   &cli_verb_show,  &cli_verb_list, &cli_verb_devices,
-    &cli_verb_bench, &cli_verb_debug, &verb_help,     &verb_version,
-    NULL,
+    &cli_verb_run,     &cli_verb_show,  &cli_verb_list,
+    &cli_verb_devices, &cli_verb_bench, &cli_verb_debug,
+    &verb_help,        &verb_version,   NULL,
 };
 
 /* ---- verbs about the command itself ----------------------------------------------- */
@@ -86,9 +87,9 @@ static int unknown_verb(const struct cli_verb *const *table, const char *word)
 {
     enum { NAMES_MAX = 32 }; /* rows of one table; more than there are */
     const char *names[NAMES_MAX];
-    size_t count = 0;
+    size_t      count = 0;
 
-    for (; table[count] != NULL && count < NAMES_MAX; count++) {
+    for (; count < NAMES_MAX && table[count] != NULL; count++) {
         const char *last = strrchr(table[count]->name, ' ');
         names[count] = last != NULL ? last + 1 : table[count]->name;
     }
@@ -101,7 +102,7 @@ static int unknown_verb(const struct cli_verb *const *table, const char *word)
 static int run_verb(const struct cli_verb *verb, int argc, char **argv)
 {
     struct cli_args *args = calloc(1, verb->args_bytes);
-    int status = CLI_FAILED;
+    int              status = CLI_FAILED;
 
     if (args == NULL)
         return cli_fail("out of memory");
@@ -120,10 +121,10 @@ static int run_verb(const struct cli_verb *verb, int argc, char **argv)
 
 static int dispatch(int argc, char **argv)
 {
-    static char help_flag[] = "--help";
-    char *only_help[] = { help_flag, NULL };
+    static char                   help_flag[] = "--help";
+    char                         *only_help[] = { help_flag, NULL };
     const struct cli_verb *const *table = verbs;
-    bool help = false;
+    bool                          help = false;
 
     if (argc > 0 && strcmp(argv[0], "help") == 0 && argc > 1 && argv[1][0] != '-') {
         help = true; /* mcp help VERB = mcp VERB --help */
@@ -147,8 +148,8 @@ static int dispatch(int argc, char **argv)
         if (verb->subs == NULL)
             return help ? run_verb(verb, 1, only_help) : run_verb(verb, argc, argv);
         if (argc == 0 || argv[0][0] == '-') {
-            bool asked = help || (argc > 0 && (strcmp(argv[0], "--help") == 0 ||
-                                               strcmp(argv[0], "-h") == 0));
+            bool asked = help || (argc > 0 &&
+                                  (strcmp(argv[0], "--help") == 0 || strcmp(argv[0], "-h") == 0));
             if (!asked)
                 return cli_fail("a second word is missing; 'mcp help %s' lists them", verb->name);
             cli_help_verb(verb);
@@ -163,6 +164,10 @@ int main(int argc, char **argv)
 {
     /* A reader that goes away is noticed by the write that fails; see out.h. */
     signal(SIGPIPE, SIG_IGN);
-    setlocale(LC_CTYPE, ""); /* for the width of characters; numbers stay as in C */
+    /* Text is UTF-8 here whatever the user's settings say; the C library knows the width of
+     * a character only in a locale that agrees.  Numbers stay as in C. */
+    setlocale(LC_CTYPE, "");
+    if (strcmp(nl_langinfo(CODESET), "UTF-8") != 0)
+        (void)setlocale(LC_CTYPE, "C.UTF-8"); /* without it the editor shows ? for é */
     return cli_out_finish(dispatch(argc > 0 ? argc - 1 : 0, argv + 1));
 }

@@ -51,9 +51,9 @@ int cli_write(const void *bytes, size_t count)
 
 int cli_printf(const char *format, ...)
 {
-    char *text = NULL;
+    char   *text = NULL;
     va_list list;
-    int bytes, rc;
+    int     bytes, rc;
 
     va_start(list, format);
     bytes = vasprintf(&text, format, list);
@@ -70,7 +70,7 @@ int cli_printf(const char *format, ...)
 int cli_print_json(json_t *value)
 {
     char *text = value != NULL ? json_dumps(value, JSON_REAL_PRECISION(10)) : NULL;
-    int rc;
+    int   rc;
 
     json_decref(value);
     if (text == NULL)
@@ -83,7 +83,7 @@ int cli_print_json(json_t *value)
 json_t *cli_json_text(const char *text, size_t bytes)
 {
     struct cli_buffer good = { 0 };
-    json_t *value = NULL;
+    json_t           *value = NULL;
 
     if (text == NULL)
         return json_null();
@@ -133,7 +133,7 @@ void cli_stream_fini(struct cli_stream *stream)
 static int release(struct cli_stream *stream, size_t count)
 {
     struct cli_buffer shown = { 0 };
-    int rc;
+    int               rc;
 
     if (count == 0)
         return 0;

@@ -43,7 +43,7 @@ int cli_out_finish(int status);
  * shown as U+FFFD instead of being obeyed. */
 struct cli_stream {
     bool              terminal;
-    char              last;  /* the last byte written; '\n' before any */
+    char              last; /* the last byte written; '\n' before any */
     struct cli_buffer held;
 };
 

@@ -15,37 +15,100 @@
 #define AT(member) .at = offsetof(struct run_args, member)
 
 static const struct cli_option prompt_options[] = {
-    { .name = "prompt", .brief = "p", .type = CLI_TEXT, AT(prompt), .value = "TEXT",
+    { .name = "prompt",
+      .brief = "p",
+      .type = CLI_TEXT,
+      AT(prompt),
+      .value = "TEXT",
       .help = "answer this and end; without -p and -f: chat" },
-    { .name = "file", .brief = "f", .type = CLI_TEXT, AT(file), .value = "FILE",
+    { .name = "file",
+      .brief = "f",
+      .type = CLI_TEXT,
+      AT(file),
+      .value = "FILE",
       .help = "the prompt from a file, - = standard input; a newline at its end is left out" },
-    { .name = "system-prompt", .brief = "sys", .type = CLI_TEXT, AT(system_prompt),
-      .value = "TEXT", .help = "how the model is to behave" },
-    { .name = "raw", .type = CLI_FLAG, AT(raw),
+    { .name = "system-prompt",
+      .brief = "sys",
+      .type = CLI_TEXT,
+      AT(system_prompt),
+      .value = "TEXT",
+      .help = "how the model is to behave" },
+    { .name = "raw",
+      .type = CLI_FLAG,
+      AT(raw),
       .help = "no chat template: the model continues the text as it is" },
-    { .name = "json", .type = CLI_FLAG, AT(json),
+    { .name = "json",
+      .type = CLI_FLAG,
+      AT(json),
       .help = "each answer as one JSON object on one line, at its end" },
 };
 
 static const struct cli_option answer_options[] = {
-    { .name = "n-predict", .brief = "n", .also = "predict", .type = CLI_INT, AT(n_predict),
-      .value = "N", .fallback = "-1", .min = -1, .max = 2147483647,
+    { .name = "n-predict",
+      .brief = "n",
+      .also = "predict",
+      .type = CLI_INT,
+      AT(n_predict),
+      .value = "N",
+      .fallback = "-1",
+      .min = -1,
+      .max = 2147483647,
       .help = "most tokens of an answer; -1 = until the model ends it" },
-    { .name = "ctx-size", .brief = "c", .type = CLI_INT, AT(ctx_size), .value = "N",
-      .fallback = "0", .min = 0, .max = 1 << 24,
+    { .name = "ctx-size",
+      .brief = "c",
+      .type = CLI_INT,
+      AT(ctx_size),
+      .value = "N",
+      .fallback = "0",
+      .min = 0,
+      .max = 1 << 24,
       .help = "tokens of the whole conversation; 0 = what the model was trained for, at most "
               "4096" },
-    { .name = "temp", .also = "temperature", .type = CLI_REAL, AT(temp), .value = "T",
-      .fallback = "0.8", .min = 0, .max = 100, .help = "0 = the most likely token, always" },
-    { .name = "top-k", .type = CLI_INT, AT(top_k), .value = "N", .fallback = "40", .min = 0,
-      .max = 2147483647, .help = "choose among the N likeliest; 0 = off" },
-    { .name = "top-p", .type = CLI_REAL, AT(top_p), .value = "P", .fallback = "0.95", .min = 0,
-      .max = 1, .help = "choose among the likeliest that make up P; 1 = off" },
-    { .name = "min-p", .type = CLI_REAL, AT(min_p), .value = "P", .fallback = "0.05", .min = 0,
-      .max = 1, .help = "leave out what is below P times the likeliest; 0 = off" },
-    { .name = "seed", .brief = "s", .type = CLI_INT, AT(seed), .value = "N", .fallback = "-1",
-      .min = -1, .max = 4294967294.0, .help = "-1 = a different one each time" },
-    { .name = "ignore-eos", .type = CLI_FLAG, AT(ignore_eos),
+    { .name = "temp",
+      .also = "temperature",
+      .type = CLI_REAL,
+      AT(temp),
+      .value = "T",
+      .fallback = "0.8",
+      .min = 0,
+      .max = 100,
+      .help = "0 = the most likely token, always" },
+    { .name = "top-k",
+      .type = CLI_INT,
+      AT(top_k),
+      .value = "N",
+      .fallback = "40",
+      .min = 0,
+      .max = 2147483647,
+      .help = "choose among the N likeliest; 0 = off" },
+    { .name = "top-p",
+      .type = CLI_REAL,
+      AT(top_p),
+      .value = "P",
+      .fallback = "0.95",
+      .min = 0,
+      .max = 1,
+      .help = "choose among the likeliest that make up P; 1 = off" },
+    { .name = "min-p",
+      .type = CLI_REAL,
+      AT(min_p),
+      .value = "P",
+      .fallback = "0.05",
+      .min = 0,
+      .max = 1,
+      .help = "leave out what is below P times the likeliest; 0 = off" },
+    { .name = "seed",
+      .brief = "s",
+      .type = CLI_INT,
+      AT(seed),
+      .value = "N",
+      .fallback = "-1",
+      .min = -1,
+      .max = 4294967294.0,
+      .help = "-1 = a different one each time" },
+    { .name = "ignore-eos",
+      .type = CLI_FLAG,
+      AT(ignore_eos),
       .help = "go on after the model's end-of-answer token" },
 };
 
@@ -60,8 +123,8 @@ enum {
 
 static int read_prompt_file(struct cli_buffer *text, const char *path)
 {
-    bool standard = strcmp(path, "-") == 0;
-    int fd = standard ? STDIN_FILENO : open(path, O_RDONLY | O_CLOEXEC);
+    bool    standard = strcmp(path, "-") == 0;
+    int     fd = standard ? STDIN_FILENO : open(path, O_RDONLY | O_CLOEXEC);
     ssize_t n = fd < 0 ? -1 : 1;
 
     while (n > 0) {
@@ -117,9 +180,8 @@ static int read_prompt(struct cli_buffer *text, const struct run_args *run)
 static int choose_raw(struct talk *talk)
 {
     const mcp_chat_message probe = { .role = "user", .content = "x" };
-    mcp_error err = { 0 };
-    int rc = talk->args->raw ? 0
-                             : mcp_model_chat_format(talk->model, &probe, 1, 1, NULL, 0, &err);
+    mcp_error              err = { 0 };
+    int rc = talk->args->raw ? 0 : mcp_model_chat_format(talk->model, &probe, 1, 1, NULL, 0, &err);
 
     if (rc < 0 && rc != MCP_ENOTSUP)
         return cli_fail("%s", err.text), -1;
@@ -134,9 +196,9 @@ static int choose_raw(struct talk *talk)
 static int open_all(struct talk *talk)
 {
     const struct run_args *run = talk->args;
-    mcp_session_opts opts = MCP_SESSION_OPTS_INIT;
-    mcp_error err = { 0 };
-    uint32_t ctx = (uint32_t)run->ctx_size, trained;
+    mcp_session_opts       opts = MCP_SESSION_OPTS_INIT;
+    mcp_error              err = { 0 };
+    uint32_t               ctx = (uint32_t)run->ctx_size, trained;
 
     if (cli_model_open(&talk->model, run->engine.model) < 0)
         return -1;
@@ -160,17 +222,17 @@ static int open_all(struct talk *talk)
 
 static int answer_one(struct talk *talk, const struct cli_buffer *prompt)
 {
-    mcp_chat_message messages[2];
+    mcp_chat_message  messages[2];
     struct cli_buffer text = { 0 }, answer = { 0 };
-    size_t count = 0;
-    int rc;
+    size_t            count = 0;
+    int               rc;
 
     if (talk->raw) {
         rc = cli_buffer_add(&text, prompt->text, prompt->bytes);
     } else {
         if (talk->args->system_prompt != NULL)
-            messages[count++] =
-                (mcp_chat_message){ .role = "system", .content = talk->args->system_prompt };
+            messages[count++] = (mcp_chat_message){ .role = "system",
+                                                    .content = talk->args->system_prompt };
         messages[count++] = (mcp_chat_message){ .role = "user", .content = prompt->text };
         rc = talk_format(talk, messages, count, &text);
     }
@@ -185,9 +247,9 @@ static int answer_one(struct talk *talk, const struct cli_buffer *prompt)
 static int run_run(struct cli_args *args)
 {
     const struct run_args *run = (const struct run_args *)args;
-    struct talk talk = { .args = run };
-    struct cli_buffer prompt = { 0 };
-    int status = CLI_FAILED;
+    struct talk            talk = { .args = run };
+    struct cli_buffer      prompt = { 0 };
+    int                    status = CLI_FAILED;
 
     if (run->engine.verbose)
         cli_log_verbose();
@@ -206,8 +268,9 @@ const struct cli_verb cli_verb_run = {
     .name = "run",
     .summary = "answer a prompt, or chat",
     .usage = "-m FILE [-p TEXT | -f FILE] [options]",
-    .notes = "A chat on a pipe takes one turn a line. In a chat: /help, /clear, /exit; Ctrl-C stops\n"
-             "the answer. Text goes to standard output, timings to standard error.",
+    .notes =
+        "A chat on a pipe takes one turn a line. In a chat: /help, /clear, /exit; Ctrl-C stops\n"
+        "the answer. Text goes to standard output, timings to standard error.",
     .groups = { { "Prompt", prompt_options, sizeof(prompt_options) / sizeof(prompt_options[0]), 0 },
                 { "Answer", answer_options, sizeof(answer_options) / sizeof(answer_options[0]), 0 },
                 CLI_ENGINE_GROUP(struct run_args) },

@@ -27,8 +27,8 @@ static void say(const char *kind, const char *format, va_list list)
 static void say(const char *kind, const char *format, va_list list)
 {
     char line[LINE_BYTES];
-    int head = snprintf(line, sizeof(line), "mcp%s%s: %s", verb_name[0] == '\0' ? "" : " ",
-                        verb_name, kind);
+    int  head = snprintf(line, sizeof(line), "mcp%s%s: %s", verb_name[0] == '\0' ? "" : " ",
+                         verb_name, kind);
 
     vsnprintf(line + head, sizeof(line) - (size_t)head - 1, format, list);
     for (char *c = line; *c != '\0'; c++)
@@ -60,7 +60,7 @@ void cli_note(const char *format, ...)
 static void log_line(int level, const char *line, void *ctx)
 {
     static const char *const levels[] = { "warning", "info", "detail" };
-    char text[LINE_BYTES];
+    char                     text[LINE_BYTES];
 
     (void)ctx;
     snprintf(text, sizeof(text), "%s: %s\n", levels[level < 0 || level > 2 ? 2 : level], line);

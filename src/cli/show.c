@@ -16,7 +16,7 @@
 #include <string.h>
 
 enum {
-    TEMPLATE_LINES = 4,         /* of the chat template, without --template */
+    TEMPLATE_LINES = 4, /* of the chat template, without --template */
     TEMPLATE_LINE_BYTES = 76,
     HEX_BYTES = 2 * MCP_FINGERPRINT_BYTES + 1,
 };
@@ -30,14 +30,24 @@ struct show_args {
 };
 
 static const struct cli_option show_options[] = {
-    { .name = "model", .brief = "m", .type = CLI_TEXT, .bare = true,
-      .at = offsetof(struct show_args, model), .value = "FILE",
+    { .name = "model",
+      .brief = "m",
+      .type = CLI_TEXT,
+      .bare = true,
+      .at = offsetof(struct show_args, model),
+      .value = "FILE",
       .help = "GGUF file, or the name of one in the models folder" },
-    { .name = "json", .type = CLI_FLAG, .at = offsetof(struct show_args, json),
+    { .name = "json",
+      .type = CLI_FLAG,
+      .at = offsetof(struct show_args, json),
       .help = "one JSON object" },
-    { .name = "fingerprints", .type = CLI_FLAG, .at = offsetof(struct show_args, fingerprints),
+    { .name = "fingerprints",
+      .type = CLI_FLAG,
+      .at = offsetof(struct show_args, fingerprints),
       .help = "also the fingerprint of each layer's weights; reads the whole file" },
-    { .name = "template", .type = CLI_FLAG, .at = offsetof(struct show_args, whole_template),
+    { .name = "template",
+      .type = CLI_FLAG,
+      .at = offsetof(struct show_args, whole_template),
       .help = "the chat template whole instead of its beginning" },
 };
 
@@ -54,7 +64,7 @@ static void row(const char *key, const char *format, ...) __attribute__((format(
 
 static void row(const char *key, const char *format, ...)
 {
-    char text[4096], safe[4096];
+    char    text[4096], safe[4096];
     va_list list;
 
     va_start(list, format);
@@ -81,7 +91,7 @@ static void print_template(const char *text, bool whole)
     }
     row("chat template", "%zu bytes (all of it with --template):", strlen(text));
     for (int i = 0; i < TEMPLATE_LINES && *text != '\0'; i++) {
-        char line[TEMPLATE_LINE_BYTES + 1], shown[3 * TEMPLATE_LINE_BYTES + 1];
+        char   line[TEMPLATE_LINE_BYTES + 1], shown[3 * TEMPLATE_LINE_BYTES + 1];
         size_t bytes = strcspn(text, "\n");
         size_t part = bytes < TEMPLATE_LINE_BYTES ? bytes : TEMPLATE_LINE_BYTES;
 
@@ -96,7 +106,7 @@ static void print_template(const char *text, bool whole)
 static void print_info(const mcp_model *model, const char *fingerprint)
 {
     const mcp_model_info *info = mcp_model_get_info(model);
-    char a[CLI_BYTES_TEXT], b[CLI_BYTES_TEXT];
+    char                  a[CLI_BYTES_TEXT], b[CLI_BYTES_TEXT];
 
     if (info->parts > 1)
         row("file", "%s (%s in %u parts)", info->path, cli_bytes_text(a, info->file_bytes),
@@ -126,11 +136,11 @@ static void print_info(const mcp_model *model, const char *fingerprint)
 static json_t *info_json(const mcp_model *model, const char *fingerprint)
 {
     const mcp_model_info *info = mcp_model_get_info(model);
-    json_t *ranges = json_array();
+    json_t               *ranges = json_array();
 
     for (uint32_t i = 0; i < info->layers; i++)
-        json_array_append_new(
-            ranges, json_integer((json_int_t)mcp_model_range_bytes(model, i, i + 1)));
+        json_array_append_new(ranges,
+                              json_integer((json_int_t)mcp_model_range_bytes(model, i, i + 1)));
 
     const struct {
         const char *key;
@@ -170,7 +180,7 @@ static json_t *info_json(const mcp_model *model, const char *fingerprint)
  * `object` when there is one.  0, or -1 with the line printed. */
 static int weights_fingerprints(const mcp_model *model, json_t *object)
 {
-    int layers = (int)mcp_model_get_info(model)->layers;
+    int     layers = (int)mcp_model_get_info(model)->layers;
     json_t *parts = NULL;
 
     if (object != NULL) {
@@ -180,10 +190,10 @@ static int weights_fingerprints(const mcp_model *model, json_t *object)
         cli_printf("weights fingerprints:\n");
     }
     for (int i = -1; i <= layers; i++) {
-        uint8_t digest[MCP_FINGERPRINT_BYTES];
-        char text[HEX_BYTES], name[32];
+        uint8_t   digest[MCP_FINGERPRINT_BYTES];
+        char      text[HEX_BYTES], name[32];
         mcp_error err = { 0 };
-        int part = i < 0 ? (int)MCP_PART_EMBED : i == layers ? (int)MCP_PART_HEAD : i;
+        int       part = i < 0 ? (int)MCP_PART_EMBED : i == layers ? (int)MCP_PART_HEAD : i;
 
         if (mcp_model_weights_fingerprint(model, part, digest, &err) < 0) {
             cli_fail("%s", err.text);
@@ -204,12 +214,12 @@ static int weights_fingerprints(const mcp_model *model, json_t *object)
 static int show_run(struct cli_args *args)
 {
     const struct show_args *show = (const struct show_args *)args;
-    uint8_t digest[MCP_FINGERPRINT_BYTES];
-    char fingerprint[HEX_BYTES];
-    mcp_model *model = NULL;
-    json_t *object = NULL;
-    mcp_error err = { 0 };
-    int status = CLI_FAILED;
+    uint8_t                 digest[MCP_FINGERPRINT_BYTES];
+    char                    fingerprint[HEX_BYTES];
+    mcp_model              *model = NULL;
+    json_t                 *object = NULL;
+    mcp_error               err = { 0 };
+    int                     status = CLI_FAILED;
 
     if (cli_model_open(&model, show->model) < 0)
         goto out;

@@ -12,7 +12,7 @@ int cli_stages_init(struct cli_stages *stages, mcp_engine *engine, const mcp_mod
                     const struct cli_ints *cuts, uint32_t windows_max)
 {
     const mcp_model_info *info = mcp_model_get_info(model);
-    mcp_engine_info engine_info;
+    mcp_engine_info       engine_info;
 
     *stages = (struct cli_stages){ .engine = engine,
                                    .cuts = cuts,
@@ -48,16 +48,16 @@ void cli_stages_fini(struct cli_stages *stages)
 int cli_stages_forward(struct cli_stages *stages, uint32_t last, mcp_want want,
                        const mcp_window *windows, uint32_t count, float *out, size_t out_floats)
 {
-    uint32_t first = 0;
+    uint32_t  first = 0;
     mcp_error err = { 0 };
 
     assert(count <= stages->windows_max);
     for (size_t i = 0; first < last; i++) {
-        uint32_t end = i < stages->cuts->count ? stages->cuts->values[i] : last;
-        bool final = end >= last;
+        uint32_t     end = i < stages->cuts->count ? stages->cuts->values[i] : last;
+        bool         final = end >= last;
         const float *input = stages->hidden[(i + 1) % 2];
-        float *output = stages->hidden[i % 2];
-        size_t at = 0; /* tokens before this window */
+        float       *output = stages->hidden[i % 2];
+        size_t       at = 0; /* tokens before this window */
 
         for (uint32_t w = 0; w < count; w++) {
             stages->windows[w] = windows[w];

@@ -41,7 +41,7 @@ struct talk {
 
 /* How an answer ended. */
 enum talk_end {
-    TALK_FAILED = -1,    /* a line was printed, or standard output is gone */
+    TALK_FAILED = -1, /* a line was printed, or standard output is gone */
     TALK_DONE = 0,
     TALK_INTERRUPTED = 1 /* Ctrl-C; what there is of the answer was shown */
 };

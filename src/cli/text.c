@@ -20,7 +20,7 @@ int cli_buffer_splice(struct cli_buffer *buffer, size_t at, size_t gone, const c
 
     if (need > buffer->cap) {
         size_t cap = need + need / 2 + 64;
-        char *text = realloc(buffer->text, cap);
+        char  *text = realloc(buffer->text, cap);
         if (text == NULL) {
             cli_fail("out of memory for %zu bytes of text", need);
             return -1;
@@ -77,7 +77,7 @@ static size_t sequence_bytes(unsigned char lead, unsigned char *low, unsigned ch
 static size_t sequence_match(const char *text, size_t count, size_t *need)
 {
     unsigned char low, high;
-    size_t have = 1;
+    size_t        have = 1;
 
     *need = sequence_bytes((unsigned char)text[0], &low, &high);
     if (*need == 0)
@@ -96,7 +96,7 @@ static size_t sequence_match(const char *text, size_t count, size_t *need)
 size_t cli_utf8_next(const char *text, size_t count, uint32_t *code)
 {
     static const unsigned char lead_bits[5] = { 0, 0x7F, 0x1F, 0x0F, 0x07 };
-    size_t need, have = sequence_match(text, count, &need);
+    size_t                     need, have = sequence_match(text, count, &need);
 
     if (need == 0 || have < need) {
         *code = have > 0 ? (uint32_t)have : 1;
@@ -121,7 +121,7 @@ size_t cli_utf8_complete(const char *text, size_t count)
 
 int cli_utf8_repair(struct cli_buffer *out, const char *text, size_t count)
 {
-    size_t good = 0; /* valid bytes that wait to be copied at once */
+    size_t   good = 0; /* valid bytes that wait to be copied at once */
     uint32_t code;
 
     while (count > 0) {
@@ -146,8 +146,8 @@ int cli_text_tame(struct cli_buffer *out, const char *text, size_t count)
 {
     while (count > 0) {
         uint32_t code;
-        size_t n = cli_utf8_next(text, count, &code);
-        bool bad = n == 0 || (code < 0x20 && code != '\n' && code != '\t') ||
+        size_t   n = cli_utf8_next(text, count, &code);
+        bool     bad = n == 0 || (code < 0x20 && code != '\n' && code != '\t') ||
                    (code >= 0x7F && code < 0xA0);
 
         if (cli_buffer_add(out, bad ? REPLACEMENT : text, bad ? 3 : n) < 0)
@@ -165,9 +165,9 @@ void cli_text_field(char *out, size_t cap, const char *text)
 
     while (count > 0) {
         uint32_t code;
-        size_t n = cli_utf8_next(text, count, &code);
-        bool bad = n == 0 || code < 0x20 || (code >= 0x7F && code < 0xA0);
-        size_t bytes = bad ? 3 : n;
+        size_t   n = cli_utf8_next(text, count, &code);
+        bool     bad = n == 0 || code < 0x20 || (code >= 0x7F && code < 0xA0);
+        size_t   bytes = bad ? 3 : n;
 
         if (used + bytes + 1 > cap)
             break;
@@ -183,8 +183,8 @@ void cli_text_field(char *out, size_t cap, const char *text)
 const char *cli_bytes_text(char out[CLI_BYTES_TEXT], uint64_t bytes)
 {
     static const char *const units[] = { "B", "KiB", "MiB", "GiB", "TiB", "PiB", "EiB" };
-    double value = (double)bytes;
-    size_t unit = 0;
+    double                   value = (double)bytes;
+    size_t                   unit = 0;
 
     while (value >= 1024.0 && unit + 1 < sizeof(units) / sizeof(units[0])) {
         value /= 1024.0;

@@ -15,10 +15,10 @@ struct cli_buffer {
 };
 
 /* 0, or -1 when memory is short; then the buffer is unchanged and a line was printed. */
-int  cli_buffer_add(struct cli_buffer *buffer, const char *bytes, size_t count);
+int cli_buffer_add(struct cli_buffer *buffer, const char *bytes, size_t count);
 /* Replace `gone` bytes at `at` by `count` others. */
-int  cli_buffer_splice(struct cli_buffer *buffer, size_t at, size_t gone, const char *bytes,
-                       size_t count);
+int cli_buffer_splice(struct cli_buffer *buffer, size_t at, size_t gone, const char *bytes,
+                      size_t count);
 /* Remove the first `count` bytes. */
 void cli_buffer_drop(struct cli_buffer *buffer, size_t count);
 void cli_buffer_fini(struct cli_buffer *buffer);

@@ -13,6 +13,8 @@ SECONDS = 300
 def clean_env(**extra):
     env = {k: v for k, v in os.environ.items() if not k.startswith("MCP_")}
     env["GGML_NO_BACKTRACE"] = "1"
+    # Threads wait for each other spinning: beside other work, two are far slower than one.
+    env["MCP_THREADS"] = "1"
     env.update(extra)
     return env
 
