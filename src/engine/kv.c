@@ -136,7 +136,7 @@ int engine_kv_open(struct engine_kv *kv, const struct model_hparams *hp, uint32_
     if (kv->buffer == NULL) {
         rc = base_fail(err, MCP_ENOMEM,
                        "a KV cache of %" PRIu64 " MiB (%u sequences of %u tokens) does not fit %s; "
-                       "lower -c",
+                       "lower -c or the number of sequences",
                        engine_kv_bytes(kv) >> 20, seqs, kv->ctx, device->name);
         goto out;
     }
