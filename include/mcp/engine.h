@@ -151,8 +151,9 @@ MCP_API int mcp_engine_forward(mcp_engine *engine, uint32_t first, uint32_t last
 MCP_API float *mcp_engine_alloc(mcp_engine *engine, size_t floats);
 MCP_API void   mcp_engine_free(mcp_engine *engine, float *memory);
 
-/* Forget positions >= pos of a sequence, in all layers.  No data moves.  A pos beyond
- * the end changes nothing. */
+/* Forget positions >= pos of a sequence, in all layers.  No data moves; with pos 0, which
+ * makes place for another conversation, what was stored is also zeroed.  A pos beyond the
+ * end changes nothing. */
 MCP_API int mcp_engine_trim(mcp_engine *engine, uint32_t seq, uint32_t pos, mcp_error *err);
 
 /* Positions that the sequence holds in layer `layer`. */

@@ -265,6 +265,8 @@ int engine_trim(struct mcp_engine *e, uint32_t seq, uint32_t pos, mcp_error *err
         if (*length > pos)
             *length = pos;
     }
+    for (uint32_t i = 0; i < e->shard_count && pos == 0; i++)
+        engine_kv_clear(&e->shards[i].kv, seq);
     return MCP_OK;
 }
 

@@ -375,6 +375,9 @@ int engine_forward(struct mcp_engine *e, uint32_t first, uint32_t last, mcp_want
         rows += window_rows(&windows[i]);
     }
 
+    for (uint32_t i = 0; i < count; i++)
+        for (uint32_t j = 0; j < e->shard_count; j++)
+            engine_kv_mark(&e->shards[j].kv, windows[i].seq, windows[i].pos + windows[i].count);
     while (rc == MCP_OK && at.window < count) {
         uint32_t pieces = next_pieces(e, windows, count, &at);
 

@@ -75,6 +75,11 @@ static int check_types(const struct engine_kv *kv, const struct model_hparams *h
                              "%s %s needs a head size that is a multiple of %d, the model has %u",
                              sides[i].flag, ggml_type_name(sides[i].type),
                              (int)ggml_blck_size(sides[i].type), sides[i].head);
+    if (hp->mla && kv->type_v != kv->type_k)
+        return base_fail(err, MCP_ENOTSUP,
+                         "latent attention keeps keys and values in one cache: -ctk %s and -ctv %s "
+                         "must be the same",
+                         ggml_type_name(kv->type_k), ggml_type_name(kv->type_v));
     if (ggml_is_quantized(kv->type_v) && !kv->flash)
         return base_fail(err, MCP_ENOTSUP, "-ctv %s needs flash attention (-fa on)",
                          ggml_type_name(kv->type_v));
@@ -100,7 +105,7 @@ int engine_kv_open(struct engine_kv *kv, const struct model_hparams *hp, uint32_
     kv->width_k = model_kv_width_k(hp);
     kv->width_v = model_kv_width_v(hp);
     kv->type_k = type_k;
-    kv->type_v = hp->mla ? type_k : type_v;
+    kv->type_v = type_v;
     kv->flash = flash;
     rc = check_types(kv, hp, err);
     if (rc < 0)
@@ -110,7 +115,9 @@ int engine_kv_open(struct engine_kv *kv, const struct model_hparams *hp, uint32_
     kv->k = calloc(layers, sizeof(*kv->k));
     kv->v = calloc(layers, sizeof(*kv->v));
     kv->length = calloc((size_t)seqs * layers, sizeof(*kv->length));
-    if (kv->meta == NULL || kv->k == NULL || kv->v == NULL || kv->length == NULL) {
+    kv->written = calloc(seqs, sizeof(*kv->written));
+    if (kv->meta == NULL || kv->k == NULL || kv->v == NULL || kv->length == NULL ||
+        kv->written == NULL) {
         rc = base_fail(err, MCP_ENOMEM, "KV table of %u sequences x %u layers", seqs, layers);
         goto out;
     }
@@ -159,6 +166,7 @@ void engine_kv_close(struct engine_kv *kv)
     free(kv->k);
     free(kv->v);
     free(kv->length);
+    free(kv->written);
     memset(kv, 0, sizeof(*kv));
 }
 
@@ -172,6 +180,37 @@ uint64_t engine_kv_bytes(const struct engine_kv *kv)
 size_t engine_kv_row_bytes(const struct engine_kv *kv, bool v)
 {
     return v ? ggml_row_size(kv->type_v, kv->width_v) : ggml_row_size(kv->type_k, kv->width_k);
+}
+
+void engine_kv_clear(struct engine_kv *kv, uint32_t seq)
+{
+    for (uint32_t i = 0; i < kv->last - kv->first && kv->written[seq] > 0; i++) {
+        size_t row_k = engine_kv_row_bytes(kv, false), row_v = engine_kv_row_bytes(kv, true);
+        /* Transposed rows are columns: clear the region whole. */
+        size_t count_v = kv->flash ? kv->written[seq] : kv->ctx;
+
+        ggml_backend_tensor_memset(kv->k[i], 0, row_k * kv->ctx * seq, row_k * kv->written[seq]);
+        if (kv->v[i] != NULL)
+            ggml_backend_tensor_memset(kv->v[i], 0, row_v * kv->ctx * seq, row_v * count_v);
+    }
+    kv->written[seq] = 0;
+}
+
+bool engine_kv_finite(enum ggml_type type, const uint8_t *rows, size_t bytes)
+{
+    const bool     wide = type == GGML_TYPE_F32;
+    const size_t   step = wide ? 4 : ggml_type_size(type); /* a q8_0 block begins with its scale */
+    const uint32_t exponent = wide ? 0x7F800000u : 0x7C00u;
+
+    for (size_t i = 0; i + step <= bytes; i += step) {
+        uint32_t bits = (uint32_t)rows[i] | (uint32_t)rows[i + 1] << 8;
+
+        if (wide)
+            bits |= (uint32_t)rows[i + 2] << 16 | (uint32_t)rows[i + 3] << 24;
+        if ((bits & exponent) == exponent)
+            return false;
+    }
+    return true;
 }
 
 /* Transposed V is copied element by element through one column at a time. */

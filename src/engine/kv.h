@@ -9,6 +9,10 @@
  * is lowering a number.  Rows at and behind a sequence's length hold old or zero bytes;
  * the attention mask keeps them out.
  *
+ * Masked is not harmless, though: zero times a NaN or an infinity is NaN.  A sequence whose
+ * numbers overflowed must not hurt the next one in its place, so a sequence that begins anew
+ * gets zeroed rows (engine_kv_clear), and imported rows must be finite.
+ *
  * length[seq][layer] is the truth about what is stored: ranges of one sequence may run at
  * different times, so each layer has its own.
  *
@@ -38,6 +42,7 @@ struct engine_kv {
     struct ggml_tensor  **k, **v;      /* [layer - first] */
     struct ggml_tensor   *rot_k, *rot_v; /* Hadamard matrices for quantised rows, or NULL */
     uint32_t             *length;      /* (seqs, last - first) */
+    uint32_t             *written;     /* (seqs): rows that may hold something */
 };
 
 int  engine_kv_open(struct engine_kv *kv, const struct model_hparams *hp, uint32_t first,
@@ -57,6 +62,19 @@ static inline uint32_t engine_kv_pad(uint32_t positions)
 {
     return (positions + ENGINE_KV_PAD - 1) / ENGINE_KV_PAD * ENGINE_KV_PAD;
 }
+
+/* Note that rows below `end` of a sequence are about to be written. */
+static inline void engine_kv_mark(struct engine_kv *kv, uint32_t seq, uint32_t end)
+{
+    if (kv->written[seq] < end)
+        kv->written[seq] = end;
+}
+
+/* Zero every row of the sequence that was ever written.  Lengths are not touched. */
+void engine_kv_clear(struct engine_kv *kv, uint32_t seq);
+
+/* No NaN and no infinity in `bytes` of whole rows (or of their scales). */
+bool engine_kv_finite(enum ggml_type type, const uint8_t *rows, size_t bytes);
 
 /* Rows [pos, pos + count) of one layer and sequence, to or from host memory in row order
  * whatever the layout.  `bytes` per row: see engine_kv_row_bytes(). */

@@ -160,6 +160,23 @@ int engine_export(struct mcp_engine *e, uint32_t seq, uint32_t first, uint32_t l
     return rc;
 }
 
+/* The digest says that nothing was damaged on the way, not that the sender was honest. */
+static int check_rows(const uint8_t *at, const struct header *h, mcp_error *err)
+{
+    size_t count = h->pos_last - h->pos_first;
+
+    for (uint32_t layer = h->first; layer < h->last; layer++) {
+        bool finite = engine_kv_finite((enum ggml_type)h->type_k, at, count * h->row_k);
+
+        at += count * h->row_k;
+        finite = finite && engine_kv_finite((enum ggml_type)h->type_v, at, count * h->row_v);
+        at += count * h->row_v;
+        if (!finite)
+            return base_fail(err, MCP_EFORMAT, "the KV block holds NaN or infinity in layer %u", layer);
+    }
+    return MCP_OK;
+}
+
 /* Is this a whole, undamaged block, and of this engine's model and store? */
 static int check_block(struct mcp_engine *e, const uint8_t *block, size_t bytes, struct header *h,
                        mcp_error *err)
@@ -199,7 +216,7 @@ static int check_block(struct mcp_engine *e, const uint8_t *block, size_t bytes,
     if (block_bytes(h) != bytes)
         return base_fail(err, MCP_EFORMAT, "a KV block of %zu bytes should have %" PRIu64, bytes,
                          block_bytes(h));
-    return MCP_OK;
+    return check_rows(block + HEADER_BYTES, h, err);
 }
 
 int engine_import(struct mcp_engine *e, uint32_t seq, const void *buffer, size_t bytes,
@@ -226,9 +243,10 @@ int engine_import(struct mcp_engine *e, uint32_t seq, const void *buffer, size_t
     /* Rows behind the length do not count yet, so a failure on the way changes nothing. */
     at += HEADER_BYTES;
     for (uint32_t layer = h.first; layer < h.last; layer++) {
-        const struct engine_kv *kv = &engine_shard_of(e, layer)->kv;
-        uint32_t                count = h.pos_last - h.pos_first;
+        struct engine_kv *kv = &engine_shard_of(e, layer)->kv;
+        uint32_t          count = h.pos_last - h.pos_first;
 
+        engine_kv_mark(kv, seq, h.pos_last);
         rc = engine_kv_write(kv, seq, layer, false, h.pos_first, count, at, err);
         at += (size_t)count * h.row_k;
         if (rc == MCP_OK)
