@@ -28,10 +28,10 @@ typedef struct mcp_engine mcp_engine;
 /* ---- devices -------------------------------------------------------------------- */
 
 typedef struct {
-    char     name[64];           /* "cpu", "cuda0": what mcp_engine_opts.device takes */
-    char     description[128];   /* "AMD EPYC", "NVIDIA H200" */
-    int      gpu;                /* 1 for a device with its own memory */
-    uint64_t memory_bytes;       /* total; 0 when unknown */
+    char     name[64];         /* "cpu", "cuda0": what mcp_engine_opts.device takes */
+    char     description[128]; /* "AMD EPYC", "NVIDIA H200" */
+    int      gpu;              /* 1 for a device with its own memory */
+    uint64_t memory_bytes;     /* total; 0 when unknown */
     uint64_t memory_free_bytes;
 } mcp_device;
 
@@ -65,12 +65,12 @@ typedef struct {
     int         repack;        /* 1 = let the CPU rearrange weights for speed (default) */
 } mcp_engine_opts;
 
-#define MCP_ENGINE_OPTS_INIT                                                        \
-    {                                                                               \
-        .struct_size = sizeof(mcp_engine_opts), .first = 0, .last = 0,              \
-        .ctx_tokens = 0, .seqs = 1, .batch_tokens = 2048, .ubatch_tokens = 512,     \
-        .threads = 0, .device = "auto", .gpu_layers = -1, .kv_k = MCP_KV_F16,       \
-        .kv_v = MCP_KV_F16, .flash = MCP_FLASH_AUTO, .poll = 50, .repack = 1        \
+#define MCP_ENGINE_OPTS_INIT                                                                       \
+    {                                                                                              \
+        .struct_size = sizeof(mcp_engine_opts), .first = 0, .last = 0, .ctx_tokens = 0, .seqs = 1, \
+        .batch_tokens = 2048, .ubatch_tokens = 512, .threads = 0, .device = "auto",                \
+        .gpu_layers = -1, .kv_k = MCP_KV_F16, .kv_v = MCP_KV_F16, .flash = MCP_FLASH_AUTO,         \
+        .poll = 50, .repack = 1                                                                    \
     }
 
 /* Load layers [first, last) of `model`, which must outlive the engine.
@@ -79,20 +79,20 @@ typedef struct {
  *   MCP_ERANGE     a range, size or count outside its limit
  *   MCP_ENOTFOUND  no such device        MCP_ENOMEM  too little memory for weights or KV
  *   MCP_ENOTSUP    a combination that the device cannot run */
-MCP_API int mcp_engine_open(mcp_engine **out, const mcp_model *model,
-                            const mcp_engine_opts *opts, mcp_error *err);
+MCP_API int  mcp_engine_open(mcp_engine **out, const mcp_model *model, const mcp_engine_opts *opts,
+                             mcp_error *err);
 MCP_API void mcp_engine_close(mcp_engine *engine);
 
 typedef struct {
-    uint32_t first, last;         /* layers loaded */
-    uint32_t ctx_tokens;          /* positions a sequence, as asked */
+    uint32_t first, last; /* layers loaded */
+    uint32_t ctx_tokens;  /* positions a sequence, as asked */
     uint32_t seqs;
     uint32_t batch_tokens;
     uint32_t ubatch_tokens;
     uint32_t threads;
-    int      flash;               /* 1 when flash attention is on */
-    char     devices[128];        /* "cpu", "cpu [0,12) + cuda0 [12,30)" */
-    uint64_t weight_bytes;        /* as held: mapped, copied or repacked */
+    int      flash;        /* 1 when flash attention is on */
+    char     devices[128]; /* "cpu", "cpu [0,12) + cuda0 [12,30)" */
+    uint64_t weight_bytes; /* as held: mapped, copied or repacked */
     uint64_t kv_bytes;
     uint64_t compute_bytes;
 } mcp_engine_info;

@@ -20,17 +20,17 @@ extern "C" {
 #endif
 
 /* code, value, what it means for the caller.  Values are part of the ABI. */
-#define MCP_ERRORS(X)                                                                     \
-    X(MCP_OK, 0, "no error")                                                              \
-    X(MCP_EINVAL, -1, "an argument breaks the function's contract")                       \
-    X(MCP_ENOMEM, -2, "the host or a device has too little memory")                       \
-    X(MCP_EIO, -3, "a file or device could not be read or written")                       \
-    X(MCP_EFORMAT, -4, "a file or message is malformed or inconsistent")                  \
-    X(MCP_ENOTSUP, -5, "well-formed, but this build does not do it")                      \
-    X(MCP_ERANGE, -6, "a layer range, position, token or size is outside its limit")      \
-    X(MCP_ENOTFOUND, -7, "the named file, device or thing does not exist")                \
-    X(MCP_EDEVICE, -8, "a compute device failed; the engine must be closed")              \
-    X(MCP_ECORRUPT, -9, "a digest does not match: the bytes were damaged or exchanged")   \
+#define MCP_ERRORS(X)                                                                   \
+    X(MCP_OK, 0, "no error")                                                            \
+    X(MCP_EINVAL, -1, "an argument breaks the function's contract")                     \
+    X(MCP_ENOMEM, -2, "the host or a device has too little memory")                     \
+    X(MCP_EIO, -3, "a file or device could not be read or written")                     \
+    X(MCP_EFORMAT, -4, "a file or message is malformed or inconsistent")                \
+    X(MCP_ENOTSUP, -5, "well-formed, but this build does not do it")                    \
+    X(MCP_ERANGE, -6, "a layer range, position, token or size is outside its limit")    \
+    X(MCP_ENOTFOUND, -7, "the named file, device or thing does not exist")              \
+    X(MCP_EDEVICE, -8, "a compute device failed; the engine must be closed")            \
+    X(MCP_ECORRUPT, -9, "a digest does not match: the bytes were damaged or exchanged") \
     X(MCP_ECANCELED, -10, "stopped by mcp_engine_cancel() or by a callback")
 
 typedef enum {

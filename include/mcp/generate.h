@@ -22,41 +22,40 @@ enum { MCP_CUTS_MAX = 255 };
 
 typedef struct {
     uint32_t        struct_size;
-    uint32_t        seq;        /* the engine's sequence that this session owns */
-    const uint32_t *cuts;       /* ascending, inside the engine's range; copied */
-    uint32_t        cut_count;  /* 0 = one stage */
+    uint32_t        seq;       /* the engine's sequence that this session owns */
+    const uint32_t *cuts;      /* ascending, inside the engine's range; copied */
+    uint32_t        cut_count; /* 0 = one stage */
 } mcp_session_opts;
 
-#define MCP_SESSION_OPTS_INIT                                                      \
-    {                                                                              \
+#define MCP_SESSION_OPTS_INIT                                                           \
+    {                                                                                   \
         .struct_size = sizeof(mcp_session_opts), .seq = 0, .cuts = NULL, .cut_count = 0 \
     }
 
 /* The engine must hold all layers and outlive the session.  MCP_ERANGE: a cut outside
  * (0, layers) or not ascending, or a sequence the engine does not have. */
-MCP_API int mcp_session_open(mcp_session **out, mcp_engine *engine, const mcp_session_opts *opts,
-                             mcp_error *err);
+MCP_API int  mcp_session_open(mcp_session **out, mcp_engine *engine, const mcp_session_opts *opts,
+                              mcp_error *err);
 MCP_API void mcp_session_close(mcp_session *session);
 
 typedef struct {
     uint32_t struct_size;
-    uint32_t max_tokens;    /* -n: most tokens generated */
-    float    temperature;   /* <= 0: the most likely token, always */
-    int32_t  top_k;         /* <= 0: off */
-    float    top_p;         /* >= 1: off */
-    float    min_p;         /* <= 0: off */
-    uint32_t seed;          /* MCP_SEED_RANDOM: a different one each time */
-    int      ignore_end;    /* 1 = go on after an end-of-answer token */
+    uint32_t max_tokens;  /* -n: most tokens generated */
+    float    temperature; /* <= 0: the most likely token, always */
+    int32_t  top_k;       /* <= 0: off */
+    float    top_p;       /* >= 1: off */
+    float    min_p;       /* <= 0: off */
+    uint32_t seed;        /* MCP_SEED_RANDOM: a different one each time */
+    int      ignore_end;  /* 1 = go on after an end-of-answer token */
 } mcp_generate_opts;
 
 #define MCP_SEED_RANDOM 0xFFFFFFFFu
 
 /* llama-server's defaults. */
-#define MCP_GENERATE_OPTS_INIT                                                        \
-    {                                                                                 \
-        .struct_size = sizeof(mcp_generate_opts), .max_tokens = 512,                  \
-        .temperature = 0.8f, .top_k = 40, .top_p = 0.95f, .min_p = 0.05f,             \
-        .seed = MCP_SEED_RANDOM, .ignore_end = 0                                      \
+#define MCP_GENERATE_OPTS_INIT                                                                \
+    {                                                                                         \
+        .struct_size = sizeof(mcp_generate_opts), .max_tokens = 512, .temperature = 0.8f,     \
+        .top_k = 40, .top_p = 0.95f, .min_p = 0.05f, .seed = MCP_SEED_RANDOM, .ignore_end = 0 \
     }
 
 typedef enum {
@@ -72,15 +71,15 @@ MCP_API const char *mcp_stop_name(mcp_stop stop);
 
 typedef struct {
     mcp_stop stop;
-    uint32_t prompt_tokens;       /* in the prompt */
-    uint32_t prompt_cached;       /* of these, already in the session */
+    uint32_t prompt_tokens; /* in the prompt */
+    uint32_t prompt_cached; /* of these, already in the session */
     uint32_t generated_tokens;
-    double   ttft_ms;             /* from the call to the first token */
+    double   ttft_ms; /* from the call to the first token */
     double   prompt_ms;
-    double   generate_ms;         /* from the first token to the last */
-    double   prompt_per_second;   /* tokens computed, over prompt_ms */
-    double   predicted_per_second;/* tokens after the first, over generate_ms; 0 below two */
-    uint32_t seed;                /* the one used */
+    double   generate_ms;          /* from the first token to the last */
+    double   prompt_per_second;    /* tokens computed, over prompt_ms */
+    double   predicted_per_second; /* tokens after the first, over generate_ms; 0 below two */
+    uint32_t seed;                 /* the one used */
 } mcp_generate_result;
 
 /* Called once a token, in order, with the bytes that it adds (possibly none, possibly

@@ -27,27 +27,27 @@ enum { MCP_PART_EMBED = -1, MCP_PART_HEAD = -2 };
 
 /* All strings belong to the model and live as long as it. */
 typedef struct {
-    const char *path;            /* as given; the first part of a split file */
-    const char *architecture;    /* "llama", "qwen2", "qwen3", "deepseek2" */
-    const char *name;            /* general.name, "" when absent */
-    const char *quantisation;    /* "Q4_0", "Q4_K 169, Q6_K 29, F32 61": types and tensor counts */
-    const char *chat_template;   /* Jinja text, NULL when the file has none */
-    const char *tokenizer;       /* tokenizer.ggml.model/pre, "none" when absent */
-    uint32_t    parts;           /* files that make up the model */
+    const char *path;          /* as given; the first part of a split file */
+    const char *architecture;  /* "llama", "qwen2", "qwen3", "deepseek2" */
+    const char *name;          /* general.name, "" when absent */
+    const char *quantisation;  /* "Q4_0", "Q4_K 169, Q6_K 29, F32 61": types and tensor counts */
+    const char *chat_template; /* Jinja text, NULL when the file has none */
+    const char *tokenizer;     /* tokenizer.ggml.model/pre, "none" when absent */
+    uint32_t    parts;         /* files that make up the model */
     uint32_t    layers;
-    uint32_t    n_embd;          /* floats in one token's hidden state */
-    uint32_t    n_vocab;         /* floats in one row of logits */
+    uint32_t    n_embd;  /* floats in one token's hidden state */
+    uint32_t    n_vocab; /* floats in one row of logits */
     uint32_t    n_ctx_train;
     uint32_t    n_head;
     uint32_t    n_head_kv;
     uint32_t    n_ff;
-    uint32_t    n_expert;        /* 0 for a dense model */
+    uint32_t    n_expert; /* 0 for a dense model */
     uint32_t    n_expert_used;
-    uint64_t    parameters;      /* elements of all tensors */
-    uint64_t    weight_bytes;    /* bytes of all tensors */
-    uint64_t    file_bytes;      /* sum over the parts */
-    uint64_t    kv_bytes_f16;    /* KV cache of one token in all layers, f16 */
-    uint64_t    kv_bytes_q8_0;   /* the same in q8_0 */
+    uint64_t    parameters;    /* elements of all tensors */
+    uint64_t    weight_bytes;  /* bytes of all tensors */
+    uint64_t    file_bytes;    /* sum over the parts */
+    uint64_t    kv_bytes_f16;  /* KV cache of one token in all layers, f16 */
+    uint64_t    kv_bytes_q8_0; /* the same in q8_0 */
 } mcp_model_info;
 
 /* Map a GGUF file and check everything in it that a wrong byte could turn into a
@@ -57,7 +57,7 @@ typedef struct {
  * On failure *out is NULL and nothing stays mapped.  Expected failures:
  *   MCP_ENOTFOUND  no such file            MCP_EIO      not a regular file, unreadable
  *   MCP_EFORMAT    not a (whole) GGUF      MCP_ENOTSUP  an architecture or key that is not built */
-MCP_API int mcp_model_open(mcp_model **out, const char *path, mcp_error *err);
+MCP_API int  mcp_model_open(mcp_model **out, const char *path, mcp_error *err);
 MCP_API void mcp_model_close(mcp_model *model);
 
 MCP_API const mcp_model_info *mcp_model_get_info(const mcp_model *model);
@@ -69,8 +69,8 @@ MCP_API uint64_t mcp_model_range_bytes(const mcp_model *model, uint32_t first, u
 /* The identity that two ends of a pipeline must share: SHA-256 over the
  * architecture, the hyper-parameters, the tokenizer and the norm tensors, which no
  * quantisation changes.  docs/architecture.md gives the byte layout. */
-MCP_API int mcp_model_fingerprint(const mcp_model *model,
-                                  uint8_t out[MCP_FINGERPRINT_BYTES], mcp_error *err);
+MCP_API int mcp_model_fingerprint(const mcp_model *model, uint8_t out[MCP_FINGERPRINT_BYTES],
+                                  mcp_error *err);
 
 /* SHA-256 over the weights of one layer (or MCP_PART_*): names, types, shapes and
  * bytes.  Reads the layer from disk, about 1 s a gigabyte. */
@@ -92,8 +92,8 @@ MCP_API int mcp_model_tokenize(const mcp_model *model, const char *text, size_t 
 
 /* The bytes of one token, not terminated; may be part of a UTF-8 sequence.  Returns
  * the number of bytes, needed or written; control tokens give 0 unless `special`. */
-MCP_API int mcp_model_token_bytes(const mcp_model *model, int32_t token, int special,
-                                  char *bytes, size_t cap, mcp_error *err);
+MCP_API int mcp_model_token_bytes(const mcp_model *model, int32_t token, int special, char *bytes,
+                                  size_t cap, mcp_error *err);
 
 /* 1 when the token ends an answer (EOS, end of turn, ...), else 0. */
 MCP_API int mcp_model_token_ends(const mcp_model *model, int32_t token);

@@ -71,7 +71,8 @@ int32_t sampler_pick(struct sampler *s, const float *logits)
         /* libllama asserts on a distribution that holds NaN. */
         if (!isfinite(logits[i]))
             return pick_greedy(s, logits);
-        s->candidates[i] = (llama_token_data){ .id = (llama_token)i, .logit = logits[i], .p = 0.0f };
+        s->candidates[i] =
+            (llama_token_data){ .id = (llama_token)i, .logit = logits[i], .p = 0.0f };
     }
     array = (llama_token_data_array){ .data = s->candidates, .size = s->n_vocab, .selected = -1 };
     llama_sampler_apply(s->chain, &array);

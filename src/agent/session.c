@@ -43,8 +43,8 @@ static int make_stages(struct mcp_session *s, const mcp_session_opts *opts, mcp_
 
     if (stages == NULL)
         return base_fail(err, MCP_ENOMEM, "%u stages", count);
-    rc = pipeline_open(&s->pipeline, stages, count, e->model->hp.n_embd, e->model->hp.n_vocab, window,
-                       err);
+    rc = pipeline_open(&s->pipeline, stages, count, e->model->hp.n_embd, e->model->hp.n_vocab,
+                       window, err);
     for (uint32_t i = 0; i < count && rc == MCP_OK; i++) {
         uint32_t last = i < opts->cut_count ? opts->cuts[i] : e->model->hp.n_layer;
 
@@ -64,7 +64,8 @@ int session_open(struct mcp_session **out, struct mcp_engine *engine, const mcp_
 
     *out = NULL;
     if (engine->info.first != 0 || engine->info.last != engine->model->hp.n_layer)
-        return base_fail(err, MCP_ERANGE, "the engine holds layers [%u, %u) of %u, a session needs all",
+        return base_fail(err, MCP_ERANGE,
+                         "the engine holds layers [%u, %u) of %u, a session needs all",
                          engine->info.first, engine->info.last, engine->model->hp.n_layer);
     if (opts->seq >= engine->info.seqs)
         return base_fail(err, MCP_ERANGE, "sequence %u: the engine has %u", opts->seq,
@@ -143,11 +144,11 @@ static int prefill(struct mcp_session *s, const int32_t *tokens, uint32_t count,
 }
 
 /* Hand a token's bytes to the callback; returns what it returns, or an error. */
-static int deliver(const struct model_vocab *vocab, int32_t token,
-                   mcp_token_fn fn, void *ctx, int *stop, mcp_error *err)
+static int deliver(const struct model_vocab *vocab, int32_t token, mcp_token_fn fn, void *ctx,
+                   int *stop, mcp_error *err)
 {
-    char  small[TOKEN_BYTES], *bytes = small;
-    int   count = 0;
+    char small[TOKEN_BYTES], *bytes = small;
+    int  count = 0;
 
     if (fn == NULL)
         return MCP_OK;
@@ -191,10 +192,11 @@ static int generate(struct mcp_session *s, struct sampler *sampler, const mcp_ge
         }
         token = sampler_pick(sampler, s->logits);
         if (token < 0) {
-            rc = base_fail(err, MCP_EFORMAT,
-                           "%s: the logits after position %u are not finite numbers: its weights are "
-                           "damaged or overflow",
-                           s->engine->model->info.path, s->count);
+            rc = base_fail(
+                err, MCP_EFORMAT,
+                "%s: the logits after position %u are not finite numbers: its weights are "
+                "damaged or overflow",
+                s->engine->model->info.path, s->count);
             break;
         }
         r->generated_tokens++;
@@ -246,8 +248,8 @@ int session_generate(struct mcp_session *s, const int32_t *tokens, uint32_t coun
     if (count == 0)
         return base_fail(err, MCP_ERANGE, "the prompt is empty");
     if (count > s->engine->info.ctx_tokens)
-        return base_fail(err, MCP_ERANGE, "the prompt has %u tokens, the context %u; raise -c", count,
-                         s->engine->info.ctx_tokens);
+        return base_fail(err, MCP_ERANGE, "the prompt has %u tokens, the context %u; raise -c",
+                         count, s->engine->info.ctx_tokens);
     sampler = sampler_new(opts, s->engine->model->hp.n_vocab, r.seed);
     if (sampler == NULL)
         return base_fail(err, MCP_ENOMEM, "sampler");

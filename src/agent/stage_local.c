@@ -12,8 +12,8 @@ struct stage_local {
     mcp_want           want;
 };
 
-static int forward(struct pipe_stage *stage, const mcp_window *window, float *out, size_t out_floats,
-                   mcp_error *err)
+static int forward(struct pipe_stage *stage, const mcp_window *window, float *out,
+                   size_t out_floats, mcp_error *err)
 {
     struct stage_local *s = (struct stage_local *)stage;
 

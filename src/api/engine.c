@@ -59,7 +59,8 @@ float *mcp_engine_alloc(mcp_engine *engine, size_t floats)
 
 void mcp_engine_free(mcp_engine *engine, float *memory)
 {
-    (void)engine; /* the memory remembers its device; the argument keeps the order of closing plain */
+    (void)
+        engine; /* the memory remembers its device; the argument keeps the order of closing plain */
     engine_free(memory);
 }
 

@@ -14,7 +14,8 @@ static const char *const stop_names[] = {
 
 const char *mcp_stop_name(mcp_stop stop)
 {
-    return (unsigned)stop < sizeof(stop_names) / sizeof(stop_names[0]) ? stop_names[stop] : "unknown";
+    return (unsigned)stop < sizeof(stop_names) / sizeof(stop_names[0]) ? stop_names[stop]
+                                                                       : "unknown";
 }
 
 int mcp_session_open(mcp_session **out, mcp_engine *engine, const mcp_session_opts *opts,
@@ -32,7 +33,8 @@ int mcp_session_open(mcp_session **out, mcp_engine *engine, const mcp_session_op
     if (rc < 0)
         return rc;
     if (own.cuts == NULL && own.cut_count > 0)
-        return base_fail(err, MCP_EINVAL, "mcp_session_open: %u cuts without a list", own.cut_count);
+        return base_fail(err, MCP_EINVAL, "mcp_session_open: %u cuts without a list",
+                         own.cut_count);
     return session_open(out, engine, &own, err);
 }
 

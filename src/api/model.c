@@ -30,7 +30,8 @@ uint64_t mcp_model_range_bytes(const mcp_model *model, uint32_t first, uint32_t 
     return model == NULL ? 0 : model_range_bytes(model, first, last);
 }
 
-int mcp_model_fingerprint(const mcp_model *model, uint8_t out[MCP_FINGERPRINT_BYTES], mcp_error *err)
+int mcp_model_fingerprint(const mcp_model *model, uint8_t out[MCP_FINGERPRINT_BYTES],
+                          mcp_error *err)
 {
     if (model == NULL || out == NULL)
         return base_fail(err, MCP_EINVAL, "mcp_model_fingerprint: model or out is NULL");
@@ -69,8 +70,8 @@ int mcp_model_tokenize(const mcp_model *model, const char *text, size_t text_byt
     return model_vocab_tokenize(vocab, text, text_bytes, flags, tokens, cap, err);
 }
 
-int mcp_model_token_bytes(const mcp_model *model, int32_t token, int special, char *bytes, size_t cap,
-                          mcp_error *err)
+int mcp_model_token_bytes(const mcp_model *model, int32_t token, int special, char *bytes,
+                          size_t cap, mcp_error *err)
 {
     const struct model_vocab *vocab;
     int                       rc = need_vocab(model, &vocab, err);

@@ -53,9 +53,11 @@ static void make_printable(char *text)
     unsigned char *c = (unsigned char *)text;
 
     while (*c != '\0') {
-        size_t follow = *c < 0x80 ? 0 : *c >= 0xC2 && *c < 0xE0 ? 1 : *c >= 0xE0 && *c < 0xF0 ? 2
-                        : *c >= 0xF0 && *c < 0xF5                                             ? 3
-                                                                                              : 9;
+        size_t follow = *c < 0x80                 ? 0
+                        : *c >= 0xC2 && *c < 0xE0 ? 1
+                        : *c >= 0xE0 && *c < 0xF0 ? 2
+                        : *c >= 0xF0 && *c < 0xF5 ? 3
+                                                  : 9;
         bool   good = follow < 9 && *c >= 0x20 && *c != 0x7f;
 
         for (size_t i = 1; i <= follow && good; i++)

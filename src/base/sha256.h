@@ -16,7 +16,7 @@ struct base_sha256;
 
 /* NULL when out of memory; the functions below then report MCP_ENOMEM at finish. */
 struct base_sha256 *base_sha256_new(void);
-void base_sha256_add(struct base_sha256 *h, const void *bytes, size_t count);
+void                base_sha256_add(struct base_sha256 *h, const void *bytes, size_t count);
 
 /* Numbers go in little-endian, so that a digest is the same on every machine. */
 void base_sha256_add_u64(struct base_sha256 *h, uint64_t value);

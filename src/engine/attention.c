@@ -49,19 +49,20 @@ static struct ggml_tensor *view_rows(struct engine_build *b, struct ggml_tensor 
     size_t row = ggml_row_size(t->type, t->ne[0]);
     size_t region = row * b->kv->ctx;
 
-    return ggml_view_4d(b->ctx, t, head, heads, s->columns, s->streams, ggml_row_size(t->type, head),
-                        row, region, region * s->seq);
+    return ggml_view_4d(b->ctx, t, head, heads, s->columns, s->streams,
+                        ggml_row_size(t->type, head), row, region, region * s->seq);
 }
 
 /* Transposed: (columns, heads, head, streams). */
-static struct ggml_tensor *view_columns(struct engine_build *b, struct ggml_tensor *t, uint32_t head,
-                                        uint32_t heads, const struct engine_segment *s)
+static struct ggml_tensor *view_columns(struct engine_build *b, struct ggml_tensor *t,
+                                        uint32_t head, uint32_t heads,
+                                        const struct engine_segment *s)
 {
     size_t column = ggml_row_size(t->type, b->kv->ctx);
     size_t region = column * b->kv->width_v;
 
-    return ggml_view_4d(b->ctx, t, s->columns, heads, head, s->streams, column * head, column, region,
-                        region * s->seq);
+    return ggml_view_4d(b->ctx, t, s->columns, heads, head, s->streams, column * head, column,
+                        region, region * s->seq);
 }
 
 /* Attention of one segment; q (head_k, tokens, n_head, streams) and so on, permuted.
@@ -73,10 +74,10 @@ static struct ggml_tensor *attend_flash(struct engine_build *b, struct ggml_tens
 {
     struct ggml_tensor *y = ggml_flash_attn_ext(b->ctx, q, k, v, mask, scale, 0.0f, 0.0f);
 
-    ggml_prec_set_acc(y, GGML_PREC_F32);                      /* (head_v, n_head, tokens, streams) */
+    ggml_prec_set_acc(y, GGML_PREC_F32); /* (head_v, n_head, tokens, streams) */
     if (decompress != NULL) {
         y = ggml_permute(b->ctx, y, 0, 2, 1, 3);
-        y = ggml_mul_mat(b->ctx, decompress, y);              /* (head_v_full, tokens, n_head, ..) */
+        y = ggml_mul_mat(b->ctx, decompress, y); /* (head_v_full, tokens, n_head, ..) */
         y = ggml_cont(b->ctx, ggml_permute(b->ctx, y, 0, 2, 1, 3));
     }
     return ggml_reshape_2d(b->ctx, y, y->ne[0] * y->ne[1], y->ne[2] * y->ne[3]);
@@ -87,14 +88,14 @@ static struct ggml_tensor *attend_plain(struct engine_build *b, struct ggml_tens
                                         struct ggml_tensor *mask, struct ggml_tensor *decompress,
                                         float scale, bool transposed)
 {
-    struct ggml_tensor *w = ggml_mul_mat(b->ctx, k, q);       /* (columns, tokens, n_head, streams) */
+    struct ggml_tensor *w = ggml_mul_mat(b->ctx, k, q); /* (columns, tokens, n_head, streams) */
     struct ggml_tensor *y;
 
     ggml_prec_set_acc(w, GGML_PREC_F32);
     w = ggml_soft_max_ext(b->ctx, w, mask, scale, 0.0f);
     if (!transposed)
         v = ggml_cont(b->ctx, ggml_transpose(b->ctx, v));
-    y = ggml_mul_mat(b->ctx, v, w);                           /* (head_v, tokens, n_head, streams) */
+    y = ggml_mul_mat(b->ctx, v, w); /* (head_v, tokens, n_head, streams) */
     if (decompress != NULL)
         y = ggml_mul_mat(b->ctx, decompress, y);
     y = ggml_permute(b->ctx, y, 0, 2, 1, 3);
@@ -124,8 +125,8 @@ static struct ggml_tensor *attend_segment(struct engine_build *b, struct ggml_te
         v = transposed ? view_columns(b, v_store, hp->head_v, hp->n_head_kv, s)
                        : view_rows(b, v_store, hp->head_v, hp->n_head_kv, s);
 
-    q = ggml_permute(b->ctx, q, 0, 2, 1, 3);                  /* (head_k, tokens, n_head, streams) */
-    k = ggml_permute(b->ctx, k, 0, 2, 1, 3);                  /* (head_k, columns, n_head_kv, ..) */
+    q = ggml_permute(b->ctx, q, 0, 2, 1, 3); /* (head_k, tokens, n_head, streams) */
+    k = ggml_permute(b->ctx, k, 0, 2, 1, 3); /* (head_k, columns, n_head_kv, ..) */
     v = ggml_permute(b->ctx, v, 0, 2, 1, 3);
     y = b->kv->flash ? attend_flash(b, q, k, v, mask, decompress, scale)
                      : attend_plain(b, q, k, v, mask, decompress, scale, transposed);
@@ -138,10 +139,9 @@ struct ggml_tensor *engine_attention(struct engine_build *b, struct engine_qkv a
 {
     const struct engine_shape *shape = &b->graph->shape;
     uint32_t                   at = b->layer - b->kv->first;
-    bool                       kv_only = shape->output == ENGINE_OUTPUT_KV &&
-                                         b->layer + 1 == shape->last;
-    struct ggml_tensor        *y = NULL;
-    uint32_t                   token = 0;
+    bool                kv_only = shape->output == ENGINE_OUTPUT_KV && b->layer + 1 == shape->last;
+    struct ggml_tensor *y = NULL;
+    uint32_t            token = 0;
 
     if (b->kv->rot_k != NULL) {
         a.q = rotate(b, a.q, b->kv->rot_k);

@@ -19,9 +19,9 @@ static struct ggml_tensor *project_query(struct engine_build *b, struct ggml_ten
     struct ggml_tensor *q;
 
     if (b->hp->q_lora > 0) {
-        q = ggml_mul_mat(b->ctx, b->l->t[W_Q_A], x);     /* (q_lora, n) */
+        q = ggml_mul_mat(b->ctx, b->l->t[W_Q_A], x); /* (q_lora, n) */
         q = engine_norm(b, q, b->l->t[W_Q_A_NORM]);
-        q = ggml_mul_mat(b->ctx, b->l->t[W_Q_B], q);     /* (head_k_full * n_head, n) */
+        q = ggml_mul_mat(b->ctx, b->l->t[W_Q_B], q); /* (head_k_full * n_head, n) */
     } else {
         q = ggml_mul_mat(b->ctx, b->l->t[W_Q], x);
     }
@@ -42,15 +42,15 @@ static struct ggml_tensor *attend_latent(struct engine_build *b, struct ggml_ten
     q_nope = ggml_view_3d(b->ctx, q, nope, hp->n_head, n, q->nb[1], q->nb[2], 0);
     q_pe = ggml_view_3d(b->ctx, q, hp->rope.n_rot, hp->n_head, n, q->nb[1], q->nb[2],
                         ggml_row_size(q->type, nope));
-    q_pe = engine_rope(b, q_pe, NULL);                            /* (n_rot, n_head, n) */
+    q_pe = engine_rope(b, q_pe, NULL); /* (n_rot, n_head, n) */
 
-    q_nope = ggml_permute(b->ctx, q_nope, 0, 2, 1, 3);            /* (nope, n, n_head) */
-    q_nope = ggml_mul_mat(b->ctx, b->l->t[W_K_B], q_nope);        /* (kv_lora, n, n_head) */
-    q_nope = ggml_permute(b->ctx, q_nope, 0, 2, 1, 3);            /* (kv_lora, n_head, n) */
-    a.q = ggml_concat(b->ctx, q_nope, q_pe, 0);                   /* (kv_lora + n_rot, n_head, n) */
+    q_nope = ggml_permute(b->ctx, q_nope, 0, 2, 1, 3);     /* (nope, n, n_head) */
+    q_nope = ggml_mul_mat(b->ctx, b->l->t[W_K_B], q_nope); /* (kv_lora, n, n_head) */
+    q_nope = ggml_permute(b->ctx, q_nope, 0, 2, 1, 3);     /* (kv_lora, n_head, n) */
+    a.q = ggml_concat(b->ctx, q_nope, q_pe, 0);            /* (kv_lora + n_rot, n_head, n) */
 
     latent = ggml_reshape_3d(b->ctx, latent, hp->kv_lora, 1, n);
-    a.k = ggml_concat(b->ctx, latent, k_pe, 0);                   /* (kv_lora + n_rot, 1, n) */
+    a.k = ggml_concat(b->ctx, latent, k_pe, 0); /* (kv_lora + n_rot, 1, n) */
     return engine_attention(b, a, b->l->t[W_V_B], scale);
 }
 
@@ -70,7 +70,7 @@ static struct ggml_tensor *attend_full(struct engine_build *b, struct ggml_tenso
     k_nope = ggml_view_3d(b->ctx, kv, nope, hp->n_head, n, head, head * hp->n_head, 0);
     a.v = ggml_view_3d(b->ctx, kv, hp->head_v_full, hp->n_head, n, head, head * hp->n_head,
                        ggml_row_size(kv->type, nope));
-    a.v = ggml_cont(b->ctx, a.v);                                 /* (head_v_full, n_head, n) */
+    a.v = ggml_cont(b->ctx, a.v); /* (head_v_full, n_head, n) */
 
     a.q = ggml_rope_set_offset(engine_rope(b, q, NULL), (int)nope); /* only the trailing n_rot */
     a.k = ggml_concat(b->ctx, k_nope,
@@ -83,7 +83,7 @@ static struct ggml_tensor *attend_full(struct engine_build *b, struct ggml_tenso
 static float attention_scale(const struct model_hparams *hp)
 {
     const struct model_rope *r = &hp->rope;
-    float factor = r->attn_factor * (1.0f + 0.1f * logf(1.0f / r->freq_scale));
+    float                    factor = r->attn_factor * (1.0f + 0.1f * logf(1.0f / r->freq_scale));
     float mscale = factor * (1.0f + 0.1f * r->log_mul * logf(1.0f / r->freq_scale));
 
     return 1.0f * mscale * mscale / sqrtf((float)hp->head_k_full);
@@ -98,21 +98,20 @@ struct ggml_tensor *engine_deepseek2_layer(struct engine_build *b, struct ggml_t
     size_t                      row;
 
     y = engine_norm(b, x, b->l->t[W_ATTN_NORM]);
-    q = project_query(b, y);                                      /* (head_k_full, n_head, n) */
+    q = project_query(b, y); /* (head_k_full, n_head, n) */
 
-    kv = ggml_mul_mat(b->ctx, b->l->t[W_KV_A], y);                /* (kv_lora + n_rot, n) */
+    kv = ggml_mul_mat(b->ctx, b->l->t[W_KV_A], y); /* (kv_lora + n_rot, n) */
     row = ggml_row_size(kv->type, (int64_t)hp->kv_lora + hp->rope.n_rot);
     latent = ggml_view_2d(b->ctx, kv, hp->kv_lora, n, row, 0);
     k_pe = ggml_view_3d(b->ctx, kv, hp->rope.n_rot, 1, n, row, row,
                         ggml_row_size(kv->type, hp->kv_lora));
-    k_pe = engine_rope(b, k_pe, NULL);                            /* (n_rot, 1, n) */
-    latent = engine_norm(b, latent, b->l->t[W_KV_A_NORM]);        /* (kv_lora, n) */
+    k_pe = engine_rope(b, k_pe, NULL);                     /* (n_rot, 1, n) */
+    latent = engine_norm(b, latent, b->l->t[W_KV_A_NORM]); /* (kv_lora, n) */
 
-    y = hp->mla ? attend_latent(b, q, latent, k_pe, scale)
-                : attend_full(b, q, latent, k_pe, scale);
+    y = hp->mla ? attend_latent(b, q, latent, k_pe, scale) : attend_full(b, q, latent, k_pe, scale);
     if (y == NULL)
         return NULL;
-    y = engine_keep_rows(b, y, keep);                             /* (n_embd, n or rows) */
+    y = engine_keep_rows(b, y, keep); /* (n_embd, n or rows) */
     x = engine_keep_rows(b, x, keep);
     h = ggml_add(b->ctx, y, x);
 

@@ -139,7 +139,8 @@ uint32_t engine_cpus(void)
 {
     cpu_set_t set;
 
-    return sched_getaffinity(0, sizeof(set), &set) == 0 ? (uint32_t)CPU_COUNT(&set) : engine_cores();
+    return sched_getaffinity(0, sizeof(set), &set) == 0 ? (uint32_t)CPU_COUNT(&set)
+                                                        : engine_cores();
 }
 
 static void *do_nothing(void *arg)
@@ -198,12 +199,12 @@ static int open_cpu(struct engine_device *device, uint32_t threads, uint32_t pol
 {
     typedef struct ggml_threadpool *(*pool_new_fn)(struct ggml_threadpool_params *);
     typedef void (*set_pool_fn)(ggml_backend_t, struct ggml_threadpool *);
-    ggml_backend_reg_t              reg = ggml_backend_dev_backend_reg(device->dev);
-    struct ggml_threadpool_params   params;
-    pool_new_fn                     pool_new;
-    set_pool_fn                     set_pool;
-    ggml_backend_set_n_threads_t    set_threads;
-    ggml_backend_set_abort_callback_t set_abort;
+    ggml_backend_reg_t                 reg = ggml_backend_dev_backend_reg(device->dev);
+    struct ggml_threadpool_params      params;
+    pool_new_fn                        pool_new;
+    set_pool_fn                        set_pool;
+    ggml_backend_set_n_threads_t       set_threads;
+    ggml_backend_set_abort_callback_t  set_abort;
     ggml_backend_dev_get_extra_bufts_t get_extra;
 
 /* POSIX lets a function travel as void *; ISO C has no word for it. */
@@ -247,8 +248,8 @@ int engine_device_open(struct engine_device *device, const char *name, uint32_t 
     device->dev = find_device(name);
     if (device->dev == NULL) {
         list_devices(known, sizeof(known));
-        return base_fail(err, MCP_ENOTFOUND, "device '%.32s' does not exist; --device takes auto, %s",
-                         name, known);
+        return base_fail(err, MCP_ENOTFOUND,
+                         "device '%.32s' does not exist; --device takes auto, %s", name, known);
     }
     snprintf(device->name, sizeof(device->name), "%s", name);
     device->gpu = is_gpu(device->dev);
@@ -279,7 +280,8 @@ struct engine_host engine_host_new(const struct engine_device *device, size_t by
 
     if (pinned != NULL && bytes > 0)
         h.buffer = ggml_backend_buft_alloc_buffer(pinned, bytes);
-    h.data = h.buffer != NULL ? ggml_backend_buffer_get_base(h.buffer) : malloc(bytes > 0 ? bytes : 1);
+    h.data = h.buffer != NULL ? ggml_backend_buffer_get_base(h.buffer)
+                              : malloc(bytes > 0 ? bytes : 1);
     return h;
 }
 

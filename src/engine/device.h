@@ -34,13 +34,13 @@ uint32_t engine_cpus(void);
  * The CPU backend's own functions are reached through ggml's registry, never linked:
  * in a portable build they live in a module chosen at run time. */
 struct engine_device {
-    ggml_backend_dev_t         dev;
-    ggml_backend_t             backend;
-    bool                       gpu;
-    char                       name[64];
-    uint32_t                   threads;
-    struct ggml_threadpool    *pool;       /* CPU only; owned */
-    void                     (*pool_free)(struct ggml_threadpool *);
+    ggml_backend_dev_t      dev;
+    ggml_backend_t          backend;
+    bool                    gpu;
+    char                    name[64];
+    uint32_t                threads;
+    struct ggml_threadpool *pool; /* CPU only; owned */
+    void (*pool_free)(struct ggml_threadpool *);
     ggml_backend_buffer_type_t extra[ENGINE_BUFTS_MAX]; /* rearranged weights, best first */
     uint32_t                   extra_count;
 };
@@ -54,7 +54,7 @@ void engine_device_close(struct engine_device *device);
 /* Host memory that the device copies from and to at full speed: page-locked for a GPU,
  * plain otherwise.  bytes 0 gives a valid, empty piece. */
 struct engine_host {
-    void                 *data;   /* NULL when out of memory */
+    void                 *data; /* NULL when out of memory */
     size_t                bytes;
     ggml_backend_buffer_t buffer; /* behind data on a GPU */
 };

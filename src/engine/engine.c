@@ -32,7 +32,7 @@ static int check_opts(struct mcp_engine *e, const mcp_engine_opts *o, mcp_error 
     if (info->first >= info->last || info->last > hp->n_layer)
         return base_fail(err, MCP_ERANGE, "layers [%u, %u) are not a range of the model's %u",
                          info->first, info->last, hp->n_layer);
-    info->ctx_tokens = o->ctx_tokens != 0           ? o->ctx_tokens
+    info->ctx_tokens = o->ctx_tokens != 0              ? o->ctx_tokens
                        : hp->n_ctx_train < CTX_DEFAULT ? hp->n_ctx_train
                                                        : CTX_DEFAULT;
     info->seqs = o->seqs;
@@ -46,7 +46,8 @@ static int check_opts(struct mcp_engine *e, const mcp_engine_opts *o, mcp_error 
     if (rc == MCP_OK)
         rc = in_range("-b (tokens a batch)", info->batch_tokens, 1, ENGINE_BATCH_MAX, err);
     if (rc == MCP_OK)
-        rc = in_range("-ub (tokens computed at once)", info->ubatch_tokens, 1, ENGINE_BATCH_MAX, err);
+        rc = in_range("-ub (tokens computed at once)", info->ubatch_tokens, 1, ENGINE_BATCH_MAX,
+                      err);
     if (rc == MCP_OK)
         rc = in_range("-t (threads)", info->threads, 1,
                       cpus < ENGINE_THREADS_MAX ? cpus : ENGINE_THREADS_MAX, err);
@@ -59,14 +60,14 @@ static int check_opts(struct mcp_engine *e, const mcp_engine_opts *o, mcp_error 
 }
 
 /* Would this device run flash attention with the model's head sizes? */
-static bool flash_supported(const struct mcp_engine *e, ggml_backend_dev_t dev, enum ggml_type type_k,
-                            enum ggml_type type_v)
+static bool flash_supported(const struct mcp_engine *e, ggml_backend_dev_t dev,
+                            enum ggml_type type_k, enum ggml_type type_v)
 {
     const struct model_hparams *hp = &e->model->hp;
-    struct ggml_init_params     params = { .mem_size = ggml_tensor_overhead() * 8, .no_alloc = true };
-    struct ggml_context        *ctx = ggml_init(params);
-    struct ggml_tensor         *q, *k, *v, *mask, *y;
-    bool                        yes;
+    struct ggml_init_params params = { .mem_size = ggml_tensor_overhead() * 8, .no_alloc = true };
+    struct ggml_context    *ctx = ggml_init(params);
+    struct ggml_tensor     *q, *k, *v, *mask, *y;
+    bool                    yes;
 
     if (ctx == NULL)
         return false;
@@ -157,8 +158,8 @@ static int make_scratch(struct mcp_engine *e, mcp_error *err)
     e->sequences = calloc(e->info.ubatch_tokens, sizeof(*e->sequences));
     e->rows = calloc(e->info.ubatch_tokens, sizeof(*e->rows));
     e->seen = calloc(e->info.seqs, 1);
-    if (e->tokens == NULL || e->pieces == NULL || e->segments == NULL ||
-        e->positions == NULL || e->sequences == NULL || e->rows == NULL || e->seen == NULL)
+    if (e->tokens == NULL || e->pieces == NULL || e->segments == NULL || e->positions == NULL ||
+        e->sequences == NULL || e->rows == NULL || e->seen == NULL)
         return base_fail(err, MCP_ENOMEM, "a batch of %u tokens in %u sequences",
                          e->info.ubatch_tokens, e->info.seqs);
     return MCP_OK;
@@ -249,8 +250,8 @@ int engine_check_range(const struct mcp_engine *e, uint32_t first, uint32_t last
 {
     if (first < last && first >= e->info.first && last <= e->info.last)
         return MCP_OK;
-    return base_fail(err, MCP_ERANGE, "layers [%u, %u) are not a range of the loaded [%u, %u)", first,
-                     last, e->info.first, e->info.last);
+    return base_fail(err, MCP_ERANGE, "layers [%u, %u) are not a range of the loaded [%u, %u)",
+                     first, last, e->info.first, e->info.last);
 }
 
 /* ---- sequences --------------------------------------------------------------------------- */

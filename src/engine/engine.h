@@ -22,12 +22,12 @@ struct engine_shard {
     struct engine_device  device;
     struct engine_weights weights;
     struct engine_kv      kv;
-    struct ggml_gallocr  *compute;       /* one buffer, shared by the graphs below */
+    struct ggml_gallocr  *compute; /* one buffer, shared by the graphs below */
     size_t                compute_bytes;
     struct engine_graph  *graphs[ENGINE_GRAPHS_MAX];
-    uint64_t              tick;          /* of graph use, for eviction */
-    enum ggml_type        embed;         /* embedding rows go to the device in this type, or
-                                          * GGML_TYPE_COUNT: the host widens them */
+    uint64_t              tick; /* of graph use, for eviction */
+    /* Embedding rows go to the device in this type; GGML_TYPE_COUNT: the host widens them. */
+    enum ggml_type embed;
     /* GPU only: inputs are written here and copied asynchronously.  Two, so that the next
      * batch is prepared while one computes; `busy` fires when the copies are done. */
     struct {
@@ -35,7 +35,7 @@ struct engine_shard {
         ggml_backend_event_t busy;
         bool                 pending;
     } stage[2];
-    uint32_t              stage_next;
+    uint32_t stage_next;
 };
 
 /* A run of one window's positions inside a batch that is computed at once. */
@@ -43,7 +43,7 @@ struct engine_piece {
     uint32_t window;
     uint32_t offset; /* into the window */
     uint32_t count;
-    uint32_t token;  /* where its tokens begin in the batch */
+    uint32_t token; /* where its tokens begin in the batch */
 };
 
 struct mcp_engine {
@@ -54,18 +54,18 @@ struct mcp_engine {
     atomic_int              cancel;
 
     /* Scratch of one forward, sized at opening. */
-    struct engine_host      hidden[2];   /* (ubatch_tokens, n_embd): in and out of a shard */
-    int32_t                *tokens;      /* (ubatch_tokens) */
-    struct engine_piece    *pieces;      /* (seqs) */
-    struct engine_segment  *segments;    /* (seqs) */
-    int32_t                *positions;   /* (ubatch_tokens) */
-    uint32_t               *sequences;   /* (ubatch_tokens) */
-    int32_t                *rows;        /* (ubatch_tokens) */
-    uint8_t                *seen;        /* (seqs) */
+    struct engine_host     hidden[2]; /* (ubatch_tokens, n_embd): in and out of a shard */
+    int32_t               *tokens;    /* (ubatch_tokens) */
+    struct engine_piece   *pieces;    /* (seqs) */
+    struct engine_segment *segments;  /* (seqs) */
+    int32_t               *positions; /* (ubatch_tokens) */
+    uint32_t              *sequences; /* (ubatch_tokens) */
+    int32_t               *rows;      /* (ubatch_tokens) */
+    uint8_t               *seen;      /* (seqs) */
 };
 
-int  engine_open(struct mcp_engine **out, const struct mcp_model *model, const mcp_engine_opts *opts,
-                 mcp_error *err);
+int engine_open(struct mcp_engine **out, const struct mcp_model *model, const mcp_engine_opts *opts,
+                mcp_error *err);
 void engine_close(struct mcp_engine *engine);
 
 int engine_forward(struct mcp_engine *e, uint32_t first, uint32_t last, mcp_want want,

@@ -7,7 +7,8 @@
 
 /* DeepSeek V3: experts come in groups; a group scores the sum of its two best, and only
  * experts of the best groups may be chosen.  (n_expert, n) -> the same, others at -inf. */
-static struct ggml_tensor *mask_groups(struct engine_build *b, struct ggml_tensor *scores, int64_t n)
+static struct ggml_tensor *mask_groups(struct engine_build *b, struct ggml_tensor *scores,
+                                       int64_t n)
 {
     const struct model_hparams *hp = b->hp;
     int64_t                     groups = hp->n_expert_groups;
@@ -15,13 +16,13 @@ static struct ggml_tensor *mask_groups(struct engine_build *b, struct ggml_tenso
     struct ggml_tensor         *grouped, *best, *chosen;
 
     grouped = ggml_reshape_3d(b->ctx, scores, each, groups, n);
-    best = ggml_argsort_top_k(b->ctx, grouped, 2);                       /* (2, groups, n) */
+    best = ggml_argsort_top_k(b->ctx, grouped, 2); /* (2, groups, n) */
     best = ggml_get_rows(b->ctx, ggml_reshape_4d(b->ctx, grouped, 1, each, groups, n), best);
     best = ggml_sum_rows(b->ctx, ggml_reshape_3d(b->ctx, best, 2, groups, n)); /* (1, groups, n) */
     best = ggml_reshape_2d(b->ctx, best, groups, n);
-    chosen = ggml_argsort_top_k(b->ctx, best, (int)hp->n_group_used);    /* (n_group_used, n) */
+    chosen = ggml_argsort_top_k(b->ctx, best, (int)hp->n_group_used); /* (n_group_used, n) */
 
-    scores = ggml_get_rows(b->ctx, grouped, chosen);                     /* (each, used, n) */
+    scores = ggml_get_rows(b->ctx, grouped, chosen); /* (each, used, n) */
     scores = ggml_set_rows(b->ctx, ggml_fill(b->ctx, grouped, -INFINITY), scores, chosen);
     return ggml_reshape_2d(b->ctx, scores, hp->n_expert, n);
 }
@@ -34,23 +35,23 @@ static struct ggml_tensor *route(struct engine_build *b, struct ggml_tensor *x, 
     int64_t                     used = hp->n_expert_used;
     struct ggml_tensor         *probs, *scores, *weights;
 
-    probs = ggml_mul_mat(b->ctx, b->l->t[W_ROUTER], x);                  /* (n_expert, n) */
+    probs = ggml_mul_mat(b->ctx, b->l->t[W_ROUTER], x); /* (n_expert, n) */
     probs = hp->gate_sigmoid ? ggml_sigmoid(b->ctx, probs) : ggml_soft_max(b->ctx, probs);
     scores = probs;
     if (b->l->t[B_ROUTER] != NULL) /* biases the choice, not the weight */
         scores = ggml_add(b->ctx, probs, b->l->t[B_ROUTER]);
     if (hp->n_expert_groups > 1)
         scores = mask_groups(b, scores, n);
-    *ids = ggml_argsort_top_k(b->ctx, scores, (int)used);                /* (used, n) */
+    *ids = ggml_argsort_top_k(b->ctx, scores, (int)used); /* (used, n) */
 
     probs = ggml_reshape_3d(b->ctx, probs, 1, hp->n_expert, n);
-    weights = ggml_get_rows(b->ctx, probs, *ids);                        /* (1, used, n) */
+    weights = ggml_get_rows(b->ctx, probs, *ids); /* (1, used, n) */
     if (hp->weights_norm) {
         struct ggml_tensor *sum;
 
         weights = ggml_reshape_2d(b->ctx, weights, used, n);
-        sum = ggml_sum_rows(b->ctx, weights);                            /* (1, n) */
-        sum = ggml_clamp(b->ctx, sum, 6.103515625e-5f, INFINITY);        /* smallest f16 */
+        sum = ggml_sum_rows(b->ctx, weights);                     /* (1, n) */
+        sum = ggml_clamp(b->ctx, sum, 6.103515625e-5f, INFINITY); /* smallest f16 */
         weights = ggml_div(b->ctx, weights, sum);
         weights = ggml_reshape_3d(b->ctx, weights, 1, used, n);
     }
@@ -78,11 +79,11 @@ struct ggml_tensor *engine_experts(struct engine_build *b, struct ggml_tensor *x
         up = ggml_view_3d(b->ctx, both, half, used, n, both->nb[1], both->nb[2],
                           (size_t)half * both->nb[0]);
     } else {
-        up = ggml_mul_mat_id(b->ctx, l->t[W_UP_EXPS], x, ids);           /* (n_ff_expert, used, n) */
+        up = ggml_mul_mat_id(b->ctx, l->t[W_UP_EXPS], x, ids); /* (n_ff_expert, used, n) */
         gate = ggml_mul_mat_id(b->ctx, l->t[W_GATE_EXPS], x, ids);
     }
     y = ggml_swiglu_split(b->ctx, gate, up);
-    y = ggml_mul_mat_id(b->ctx, l->t[W_DOWN_EXPS], y, ids);              /* (n_embd, used, n) */
+    y = ggml_mul_mat_id(b->ctx, l->t[W_DOWN_EXPS], y, ids); /* (n_embd, used, n) */
     y = ggml_mul(b->ctx, y, weights);
     ggml_build_forward_expand(b->nodes, y);
 

@@ -39,7 +39,8 @@ static int check_window(struct mcp_engine *e, uint32_t first, uint32_t last, con
         return base_fail(err, MCP_EINVAL, "the window of sequence %u is empty", w->seq);
     if (w->pos > e->info.ctx_tokens || w->count > e->info.ctx_tokens - w->pos)
         return base_fail(err, MCP_ERANGE,
-                         "positions [%u, %" PRIu64 ") of sequence %u exceed the context of %u; raise -c",
+                         "positions [%u, %" PRIu64
+                         ") of sequence %u exceed the context of %u; raise -c",
                          w->pos, (uint64_t)w->pos + w->count, w->seq, e->info.ctx_tokens);
     for (uint32_t layer = first; layer < last; layer++) {
         uint32_t length = *engine_kv_length(&engine_shard_of(e, layer)->kv, w->seq, layer);
@@ -57,8 +58,10 @@ static int check_window(struct mcp_engine *e, uint32_t first, uint32_t last, con
     if (w->tokens != NULL)
         for (uint32_t i = 0; i < w->count; i++)
             if (w->tokens[i] < 0 || (uint32_t)w->tokens[i] >= hp->n_vocab)
-                return base_fail(err, MCP_ERANGE, "token %d at position %u is outside the vocabulary "
-                                 "of %u", w->tokens[i], w->pos + i, hp->n_vocab);
+                return base_fail(err, MCP_ERANGE,
+                                 "token %d at position %u is outside the vocabulary "
+                                 "of %u",
+                                 w->tokens[i], w->pos + i, hp->n_vocab);
     if (w->hidden != NULL && !all_finite(w->hidden, (size_t)w->count * hp->n_embd))
         return base_fail(err, MCP_EINVAL, "the hidden state of sequence %u holds NaN or infinity",
                          w->seq);
@@ -80,14 +83,10 @@ static int check_window(struct mcp_engine *e, uint32_t first, uint32_t last, con
 static uint32_t window_rows(const mcp_window *w)
 {
     switch (w->out) {
-    case MCP_OUT_LAST:
-        return 1;
-    case MCP_OUT_ALL:
-        return w->count;
-    case MCP_OUT_CHOSEN:
-        return w->out_count;
-    default:
-        return 0;
+    case MCP_OUT_LAST: return 1;
+    case MCP_OUT_ALL: return w->count;
+    case MCP_OUT_CHOSEN: return w->out_count;
+    default: return 0;
     }
 }
 
@@ -130,8 +129,8 @@ static int check_forward(struct mcp_engine *e, uint32_t first, uint32_t last, mc
                          tokens, e->info.batch_tokens);
     rows = mcp_windows_rows(windows, count);
     if (rows > 0 && (out == NULL || out_floats / width < rows))
-        return base_fail(err, MCP_EINVAL, "%" PRIu64 " rows of %u floats do not fit %zu", rows, width,
-                         out_floats);
+        return base_fail(err, MCP_EINVAL, "%" PRIu64 " rows of %u floats do not fit %zu", rows,
+                         width, out_floats);
     return MCP_OK;
 }
 
@@ -210,12 +209,8 @@ static uint32_t make_segments(struct mcp_engine *e, const mcp_window *windows, u
 static bool wants(const mcp_window *w, uint32_t index, uint32_t *row)
 {
     switch (w->out) {
-    case MCP_OUT_ALL:
-        *row = index;
-        return true;
-    case MCP_OUT_LAST:
-        *row = 0;
-        return index + 1 == w->count;
+    case MCP_OUT_ALL: *row = index; return true;
+    case MCP_OUT_LAST: *row = 0; return index + 1 == w->count;
     case MCP_OUT_CHOSEN:
         for (uint32_t i = 0; i < w->out_count; i++) {
             *row = i;
@@ -223,8 +218,7 @@ static bool wants(const mcp_window *w, uint32_t index, uint32_t *row)
                 return w->out_index[i] == index;
         }
         return false;
-    default:
-        return false;
+    default: return false;
     }
 }
 
@@ -312,8 +306,8 @@ static uint32_t choose_rows(struct mcp_engine *e, const mcp_window *windows, uin
 
 /* One batch through every shard that holds a part of [first, last). */
 static int run_batch(struct mcp_engine *e, uint32_t first, uint32_t last, mcp_want want,
-                     const mcp_window *windows, uint32_t pieces, const uint64_t *row_base, float *out,
-                     mcp_error *err)
+                     const mcp_window *windows, uint32_t pieces, const uint64_t *row_base,
+                     float *out, mcp_error *err)
 {
     struct engine_batch batch = { .positions = e->positions, .sequences = e->sequences };
     uint64_t            first_row = 0;
@@ -396,7 +390,7 @@ int engine_forward(struct mcp_engine *e, uint32_t first, uint32_t last, mcp_want
     /* Only now do the new rows count: a failed forward leaves the lengths alone. */
     for (uint32_t i = 0; i < count; i++)
         for (uint32_t layer = first; layer < last; layer++)
-            *engine_kv_length(&engine_shard_of(e, layer)->kv, windows[i].seq, layer) =
-                windows[i].pos + windows[i].count;
+            *engine_kv_length(&engine_shard_of(e, layer)->kv, windows[i].seq,
+                              layer) = windows[i].pos + windows[i].count;
     return MCP_OK;
 }

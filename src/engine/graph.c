@@ -122,7 +122,7 @@ static void make_inputs(struct engine_graph *g, const struct model_hparams *hp,
         const struct engine_segment *s = &g->shape.segments[i];
 
         g->mask[i] = input(ggml_new_tensor_4d(g->ctx, kv->flash ? GGML_TYPE_F16 : GGML_TYPE_F32,
-                                                 s->columns, s->tokens, 1, s->streams));
+                                              s->columns, s->tokens, 1, s->streams));
     }
 }
 
@@ -163,8 +163,8 @@ int engine_graph_build(struct engine_graph **out, const struct engine_shape *sha
     for (uint32_t layer = shape->first; layer < shape->last; layer++) {
         b.layer = layer;
         b.l = engine_weights_layer(w, layer);
-        x = layer_fns[hp->arch](&b, x, shape->output == ENGINE_OUTPUT_LOGITS &&
-                                           layer + 1 == shape->last);
+        x = layer_fns[hp->arch](&b, x,
+                                shape->output == ENGINE_OUTPUT_LOGITS && layer + 1 == shape->last);
     }
     if (shape->output == ENGINE_OUTPUT_LOGITS) {
         x = engine_norm(&b, x, w->global[G_OUTPUT_NORM]);
@@ -193,6 +193,7 @@ void engine_graph_free(struct engine_graph *graph)
 bool engine_shape_equal(const struct engine_shape *a, const struct engine_shape *b)
 {
     return a->first == b->first && a->last == b->last && a->output == b->output &&
-           a->embed == b->embed && a->tokens == b->tokens && a->rows == b->rows && a->segment_count == b->segment_count &&
+           a->embed == b->embed && a->tokens == b->tokens && a->rows == b->rows &&
+           a->segment_count == b->segment_count &&
            memcmp(a->segments, b->segments, a->segment_count * sizeof(*a->segments)) == 0;
 }

@@ -18,10 +18,10 @@
 #include "engine/weights.h"
 
 struct engine_segment {
-    uint32_t seq;      /* first sequence */
-    uint32_t streams;  /* sequences: seq, seq + 1, ... */
-    uint32_t tokens;   /* of each */
-    uint32_t columns;  /* KV rows seen: a multiple of ENGINE_KV_PAD, covers the longest */
+    uint32_t seq;     /* first sequence */
+    uint32_t streams; /* sequences: seq, seq + 1, ... */
+    uint32_t tokens;  /* of each */
+    uint32_t columns; /* KV rows seen: a multiple of ENGINE_KV_PAD, covers the longest */
 };
 
 enum engine_output {
@@ -34,29 +34,28 @@ enum engine_output {
 struct engine_shape {
     uint32_t               first, last;
     enum engine_output     output;
-    enum ggml_type         embed;         /* type of the embedding rows that come in, or
-                                           * GGML_TYPE_COUNT: a hidden state comes in */
+    enum ggml_type         embed; /* type of embedding rows coming in; COUNT: hidden state */
     uint32_t               tokens;
-    uint32_t               rows;          /* LOGITS: rows chosen by row_index */
+    uint32_t               rows; /* LOGITS: rows chosen by row_index */
     uint32_t               segment_count;
-    struct engine_segment *segments;      /* owned by whoever made the shape */
+    struct engine_segment *segments; /* owned by whoever made the shape */
 };
 
 /* A built graph and its inputs. */
 struct engine_graph {
-    struct engine_shape  shape;           /* segments owned */
-    void                *memory;          /* of ctx: ggml would abort where malloc fails */
+    struct engine_shape  shape;  /* segments owned */
+    void                *memory; /* of ctx: ggml would abort where malloc fails */
     struct ggml_context *ctx;
     struct ggml_cgraph  *nodes;
-    struct ggml_tensor  *input;           /* in: f32 or shape.embed (n_embd, tokens) */
-    struct ggml_tensor  *order;           /* in: i32 (tokens) 0, 1, ...; only with shape.embed */
-    struct ggml_tensor  *position;        /* in: i32 (tokens) */
-    struct ggml_tensor  *cell_k;          /* in: i64 (tokens): row of the KV store */
-    struct ggml_tensor  *cell_v;          /* in: as cell_k, or i64 (tokens * width_v) transposed */
-    struct ggml_tensor  *row_index;       /* in: i32 (rows), LOGITS only */
-    struct ggml_tensor **mask;            /* in: [segment] f16 or f32 (columns, tokens, 1, streams) */
-    struct ggml_tensor  *output;          /* NULL for OUTPUT_KV */
-    uint64_t             used;            /* tick of the last use */
+    struct ggml_tensor  *input;     /* in: f32 or shape.embed (n_embd, tokens) */
+    struct ggml_tensor  *order;     /* in: i32 (tokens) 0, 1, ...; only with shape.embed */
+    struct ggml_tensor  *position;  /* in: i32 (tokens) */
+    struct ggml_tensor  *cell_k;    /* in: i64 (tokens): row of the KV store */
+    struct ggml_tensor  *cell_v;    /* in: as cell_k, or i64 (tokens * width_v) transposed */
+    struct ggml_tensor  *row_index; /* in: i32 (rows), LOGITS only */
+    struct ggml_tensor **mask;      /* in: [segment] f16 or f32 (columns, tokens, 1, streams) */
+    struct ggml_tensor  *output;    /* NULL for OUTPUT_KV */
+    uint64_t             used;      /* tick of the last use */
 };
 
 /* What the builders below work with. */
@@ -67,7 +66,7 @@ struct engine_build {
     const struct engine_weights *w;
     const struct engine_kv      *kv;
     const struct engine_graph   *graph;
-    const struct engine_layer   *l;       /* the layer being built */
+    const struct engine_layer   *l; /* the layer being built */
     uint32_t                     layer;
 };
 
@@ -90,7 +89,8 @@ typedef struct ggml_tensor *(*engine_layer_fn)(struct engine_build *b, struct gg
 struct ggml_tensor *engine_llama_layer(struct engine_build *b, struct ggml_tensor *x, bool keep);
 struct ggml_tensor *engine_qwen2_layer(struct engine_build *b, struct ggml_tensor *x, bool keep);
 struct ggml_tensor *engine_qwen3_layer(struct engine_build *b, struct ggml_tensor *x, bool keep);
-struct ggml_tensor *engine_deepseek2_layer(struct engine_build *b, struct ggml_tensor *x, bool keep);
+struct ggml_tensor *engine_deepseek2_layer(struct engine_build *b, struct ggml_tensor *x,
+                                           bool keep);
 
 /* ---- pieces they share ----------------------------------------------------------------- */
 

@@ -49,8 +49,8 @@ static int fill_hadamard(struct ggml_tensor *t, mcp_error *err)
 }
 
 /* K takes the largest block that divides a head, V the smallest (llama.cpp's choice). */
-static struct ggml_tensor *new_rotation(struct ggml_context *ctx, enum ggml_type type, uint32_t head,
-                                        bool largest)
+static struct ggml_tensor *new_rotation(struct ggml_context *ctx, enum ggml_type type,
+                                        uint32_t head, bool largest)
 {
     uint32_t n = ROT_MIN;
 

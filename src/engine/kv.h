@@ -33,16 +33,16 @@ enum {
 struct engine_kv {
     uint32_t              first, last; /* layers */
     uint32_t              seqs;
-    uint32_t              ctx;         /* rows a sequence: a multiple of ENGINE_KV_PAD */
+    uint32_t              ctx;              /* rows a sequence: a multiple of ENGINE_KV_PAD */
     uint32_t              width_k, width_v; /* floats a row; width_v 0: V is a view of K */
     enum ggml_type        type_k, type_v;
     bool                  flash;
     struct ggml_context  *meta;
     ggml_backend_buffer_t buffer;
-    struct ggml_tensor  **k, **v;      /* [layer - first] */
+    struct ggml_tensor  **k, **v;        /* [layer - first] */
     struct ggml_tensor   *rot_k, *rot_v; /* Hadamard matrices for quantised rows, or NULL */
-    uint32_t             *length;      /* (seqs, last - first) */
-    uint32_t             *written;     /* (seqs): rows that may hold something */
+    uint32_t             *length;        /* (seqs, last - first) */
+    uint32_t             *written;       /* (seqs): rows that may hold something */
 };
 
 int  engine_kv_open(struct engine_kv *kv, const struct model_hparams *hp, uint32_t first,
@@ -79,9 +79,9 @@ bool engine_kv_finite(enum ggml_type type, const uint8_t *rows, size_t bytes);
 /* Rows [pos, pos + count) of one layer and sequence, to or from host memory in row order
  * whatever the layout.  `bytes` per row: see engine_kv_row_bytes(). */
 size_t engine_kv_row_bytes(const struct engine_kv *kv, bool v);
-int    engine_kv_read(const struct engine_kv *kv, uint32_t seq, uint32_t layer, bool v, uint32_t pos,
-                      uint32_t count, uint8_t *rows, mcp_error *err);
-int    engine_kv_write(const struct engine_kv *kv, uint32_t seq, uint32_t layer, bool v, uint32_t pos,
-                       uint32_t count, const uint8_t *rows, mcp_error *err);
+int engine_kv_read(const struct engine_kv *kv, uint32_t seq, uint32_t layer, bool v, uint32_t pos,
+                   uint32_t count, uint8_t *rows, mcp_error *err);
+int engine_kv_write(const struct engine_kv *kv, uint32_t seq, uint32_t layer, bool v, uint32_t pos,
+                    uint32_t count, const uint8_t *rows, mcp_error *err);
 
 #endif

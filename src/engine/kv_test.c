@@ -81,7 +81,7 @@ static void row_bytes_follow_the_type(void **state)
         assert_int_equal(engine_kv_bytes(&kv), (rows[i].bytes + 256) * 512 * SEQS * LAYERS);
         engine_kv_close(&kv);
     }
-    must_open(&kv, true, GGML_TYPE_F16, GGML_TYPE_Q8_0, true);
+    must_open(&kv, true, GGML_TYPE_F16, GGML_TYPE_F16, true);
     assert_int_equal(engine_kv_row_bytes(&kv, false), 192);
     assert_int_equal(engine_kv_row_bytes(&kv, true), 0); /* V is a view of K */
     assert_null(kv.v[0]);
@@ -275,6 +275,13 @@ static void impossible_stores_are_refused(void **state)
         engine_kv_open(&kv, &hp, 0, 1, 1, 10, GGML_TYPE_F16, GGML_TYPE_Q8_0, false, &device, &err),
         MCP_ENOTSUP, &err, "-ctv q8_0 needs flash attention");
     assert_null(kv.length);
+    {
+        struct model_hparams latent = shape(true);
+
+        unit_refused(engine_kv_open(&kv, &latent, 0, 1, 1, 10, GGML_TYPE_F16, GGML_TYPE_Q8_0, true,
+                                    &device, &err),
+                     MCP_ENOTSUP, &err, "-ctk f16 and -ctv q8_0 must be the same");
+    }
     hp.head_k = 40;
     unit_refused(
         engine_kv_open(&kv, &hp, 0, 1, 1, 10, GGML_TYPE_Q8_0, GGML_TYPE_F16, true, &device, &err),

@@ -17,12 +17,12 @@ static struct ggml_tensor *finish(struct engine_build *b, struct ggml_tensor *x,
 
     if (attended == NULL)
         return NULL;
-    attended = engine_keep_rows(b, attended, keep);      /* (n_embd, n or rows) */
+    attended = engine_keep_rows(b, attended, keep); /* (n_embd, n or rows) */
     x = engine_keep_rows(b, x, keep);
-    h = ggml_add(b->ctx, attended, x);                   /* (n_embd, n) */
-    y = engine_norm(b, h, b->l->t[W_FFN_NORM]);          /* (n_embd, n) */
-    y = engine_ffn(b, y, W_GATE, W_UP, W_DOWN);          /* (n_embd, n) */
-    return ggml_add(b->ctx, y, h);                       /* (n_embd, n) */
+    h = ggml_add(b->ctx, attended, x);          /* (n_embd, n) */
+    y = engine_norm(b, h, b->l->t[W_FFN_NORM]); /* (n_embd, n) */
+    y = engine_ffn(b, y, W_GATE, W_UP, W_DOWN); /* (n_embd, n) */
+    return ggml_add(b->ctx, y, h);              /* (n_embd, n) */
 }
 
 struct ggml_tensor *engine_llama_layer(struct engine_build *b, struct ggml_tensor *x, bool keep)
@@ -31,8 +31,8 @@ struct ggml_tensor *engine_llama_layer(struct engine_build *b, struct ggml_tenso
     struct engine_qkv   a;
 
     a = engine_project_qkv(b, engine_norm(b, x, b->l->t[W_ATTN_NORM]));
-    a.q = engine_rope(b, a.q, freqs);                    /* (head_k, n_head, n) */
-    a.k = engine_rope(b, a.k, freqs);                    /* (head_k, n_head_kv, n) */
+    a.q = engine_rope(b, a.q, freqs); /* (head_k, n_head, n) */
+    a.k = engine_rope(b, a.k, freqs); /* (head_k, n_head_kv, n) */
     return finish(b, x, engine_attention(b, a, NULL, 1.0f / sqrtf((float)b->hp->head_k)), keep);
 }
 

@@ -16,8 +16,8 @@
 static int reserve(struct engine_shard *s, const struct mcp_engine *e, const mcp_engine_opts *opts,
                    mcp_error *err)
 {
-    bool                  head = s->last == e->model->hp.n_layer;
-    uint32_t              seqs = s->kv.seqs < opts->ubatch_tokens ? s->kv.seqs : opts->ubatch_tokens;
+    bool     head = s->last == e->model->hp.n_layer;
+    uint32_t seqs = s->kv.seqs < opts->ubatch_tokens ? s->kv.seqs : opts->ubatch_tokens;
     struct engine_segment one = { 0, 1, opts->ubatch_tokens, s->kv.ctx };
     struct engine_segment all = { 0, seqs, opts->ubatch_tokens / seqs, s->kv.ctx };
     struct {
@@ -81,7 +81,9 @@ static enum ggml_type embed_type(const struct engine_shard *s, const struct mcp_
 
 static enum ggml_type kv_type(mcp_kv_type type)
 {
-    return type == MCP_KV_Q8_0 ? GGML_TYPE_Q8_0 : type == MCP_KV_F32 ? GGML_TYPE_F32 : GGML_TYPE_F16;
+    return type == MCP_KV_Q8_0  ? GGML_TYPE_Q8_0
+           : type == MCP_KV_F32 ? GGML_TYPE_F32
+                                : GGML_TYPE_F16;
 }
 
 int engine_shard_open(struct engine_shard *s, const struct mcp_engine *e, const char *device,
@@ -89,8 +91,8 @@ int engine_shard_open(struct engine_shard *s, const struct mcp_engine *e, const 
 {
     int rc;
 
-    rc = engine_device_open(&s->device, device, e->info.threads, opts->poll, opts->repack != 0, cancel,
-                            err);
+    rc = engine_device_open(&s->device, device, e->info.threads, opts->poll, opts->repack != 0,
+                            cancel, err);
     if (rc == MCP_OK)
         rc = engine_weights_load(&s->weights, e->model, s->first, s->last, &s->device, err);
     if (rc == MCP_OK)
@@ -171,8 +173,9 @@ static int graph_for(struct engine_shard *s, const struct model_hparams *hp,
     if (!ggml_gallocr_alloc_graph(s->compute, g->nodes)) {
         engine_graph_free(g);
         forget_graphs(s); /* the buffer they point into may be gone */
-        return base_fail(err, MCP_ENOMEM, "a compute buffer for %u tokens does not fit %s; lower -ub",
-                         shape->tokens, s->device.name);
+        return base_fail(err, MCP_ENOMEM,
+                         "a compute buffer for %u tokens does not fit %s; lower -ub", shape->tokens,
+                         s->device.name);
     }
     bytes = ggml_gallocr_get_buffer_size(s->compute, 0);
     if (bytes != s->compute_bytes) { /* it grew after all, and so moved */
@@ -267,8 +270,8 @@ static void write_cells(struct writer *w, const struct engine_graph *g,
         int64_t region = (int64_t)batch->sequences[i] * kv->ctx * kv->width_v;
 
         for (uint32_t j = 0; j < kv->width_v; j++)
-            place[(size_t)i * kv->width_v + j] =
-                region + (int64_t)j * kv->ctx + batch->positions[i];
+            place[(size_t)i * kv->width_v + j] = region + (int64_t)j * kv->ctx +
+                                                 batch->positions[i];
     }
     write_end(w, g->cell_v, place);
 }
@@ -330,7 +333,7 @@ static size_t inputs_bytes(const struct engine_graph *g)
 static int open_stage(struct engine_shard *s, const struct engine_graph *g, struct writer *w,
                       mcp_error *err)
 {
-    size_t bytes = inputs_bytes(g);
+    size_t   bytes = inputs_bytes(g);
     uint32_t i = s->stage_next;
 
     s->stage_next ^= 1;

@@ -93,7 +93,8 @@ static uint64_t block_bytes(const struct header *h)
                ((uint64_t)h->row_k + h->row_v);
 }
 
-static int digest(const uint8_t *bytes, size_t count, uint8_t out[BASE_SHA256_BYTES], mcp_error *err)
+static int digest(const uint8_t *bytes, size_t count, uint8_t out[BASE_SHA256_BYTES],
+                  mcp_error *err)
 {
     struct base_sha256 *h = base_sha256_new();
 
@@ -102,7 +103,8 @@ static int digest(const uint8_t *bytes, size_t count, uint8_t out[BASE_SHA256_BY
 }
 
 int engine_export(struct mcp_engine *e, uint32_t seq, uint32_t first, uint32_t last,
-                  uint32_t pos_first, uint32_t pos_last, void *buffer, size_t *bytes, mcp_error *err)
+                  uint32_t pos_first, uint32_t pos_last, void *buffer, size_t *bytes,
+                  mcp_error *err)
 {
     struct header h;
     uint64_t      needed;
@@ -114,14 +116,14 @@ int engine_export(struct mcp_engine *e, uint32_t seq, uint32_t first, uint32_t l
     if (seq >= e->info.seqs)
         return base_fail(err, MCP_ERANGE, "sequence %u: the engine has %u", seq, e->info.seqs);
     if (pos_first > pos_last)
-        return base_fail(err, MCP_ERANGE, "positions [%u, %u) are not a range", pos_first, pos_last);
+        return base_fail(err, MCP_ERANGE, "positions [%u, %u) are not a range", pos_first,
+                         pos_last);
     for (uint32_t layer = first; layer < last; layer++) {
         uint32_t length = *engine_kv_length(&engine_shard_of(e, layer)->kv, seq, layer);
 
         if (pos_last > length)
-            return base_fail(err, MCP_ERANGE,
-                             "positions [%u, %u): sequence %u has %u in layer %u", pos_first,
-                             pos_last, seq, length, layer);
+            return base_fail(err, MCP_ERANGE, "positions [%u, %u): sequence %u has %u in layer %u",
+                             pos_first, pos_last, seq, length, layer);
     }
 
     rc = header_of(e, &h, err);
@@ -172,7 +174,8 @@ static int check_rows(const uint8_t *at, const struct header *h, mcp_error *err)
         finite = finite && engine_kv_finite((enum ggml_type)h->type_v, at, count * h->row_v);
         at += count * h->row_v;
         if (!finite)
-            return base_fail(err, MCP_EFORMAT, "the KV block holds NaN or infinity in layer %u", layer);
+            return base_fail(err, MCP_EFORMAT, "the KV block holds NaN or infinity in layer %u",
+                             layer);
     }
     return MCP_OK;
 }
@@ -202,11 +205,12 @@ static int check_block(struct mcp_engine *e, const uint8_t *block, size_t bytes,
         return base_fail(err, MCP_EFORMAT, "the KV block belongs to another model");
     if (h->type_k != own.type_k || h->type_v != own.type_v || h->row_k != own.row_k ||
         h->row_v != own.row_v || h->flags != own.flags)
-        return base_fail(err, MCP_EFORMAT,
-                         "the KV block has types %s and %s, this engine %s and %s; set -ctk and -ctv",
-                         h->type_k < GGML_TYPE_COUNT ? ggml_type_name(h->type_k) : "?",
-                         h->type_v < GGML_TYPE_COUNT ? ggml_type_name(h->type_v) : "?",
-                         ggml_type_name(own.type_k), ggml_type_name(own.type_v));
+        return base_fail(
+            err, MCP_EFORMAT,
+            "the KV block has types %s and %s, this engine %s and %s; set -ctk and -ctv",
+            h->type_k < GGML_TYPE_COUNT ? ggml_type_name(h->type_k) : "?",
+            h->type_v < GGML_TYPE_COUNT ? ggml_type_name(h->type_v) : "?",
+            ggml_type_name(own.type_k), ggml_type_name(own.type_v));
     rc = engine_check_range(e, h->first, h->last, err);
     if (rc < 0)
         return rc;

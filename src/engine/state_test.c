@@ -139,7 +139,7 @@ static void the_header_tells_types_and_rotation(void **state)
           { GGML_TYPE_Q8_0, GGML_TYPE_Q8_0, 136, 136, 3, 0 } },
         { "tiny-deepseek2-mla",
           MCP_KV_F16,
-          MCP_KV_Q8_0,
+          MCP_KV_F16,
           { GGML_TYPE_F16, GGML_TYPE_F16, 160, 0, 0, 0 } },
     };
 

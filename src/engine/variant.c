@@ -39,7 +39,8 @@ static int module_folders(char folders[2][PATH_BYTES])
         self.dli_fname == NULL || strlen(self.dli_fname) >= PATH_BYTES - 16)
         return 0;
     strcpy(folders[0], self.dli_fname);
-    if (strchr(folders[0], '/') == NULL && readlink("/proc/self/exe", folders[0], PATH_BYTES - 16) < 0)
+    if (strchr(folders[0], '/') == NULL &&
+        readlink("/proc/self/exe", folders[0], PATH_BYTES - 16) < 0)
         return 0;
     slash = strrchr(folders[0], '/');
     if (slash == NULL)
@@ -73,18 +74,20 @@ static int score_of(const char *path)
 }
 
 /* One product of `type`, its weight in buffer type `buft`. */
-static void try_product(ggml_backend_t backend, ggml_backend_buffer_type_t buft, enum ggml_type type)
+static void try_product(ggml_backend_t backend, ggml_backend_buffer_type_t buft,
+                        enum ggml_type type)
 {
     enum { ROWS = 64, COLUMNS = 256, TOKENS = 32 };
-    struct ggml_init_params params = { .mem_size = ggml_tensor_overhead() * 8 + ggml_graph_overhead(),
-                                       .no_alloc = true };
-    struct ggml_context    *weights = ggml_init(params), *ctx = ggml_init(params);
-    struct ggml_tensor     *w = ggml_new_tensor_2d(weights, type, COLUMNS, ROWS);
-    struct ggml_tensor     *x = ggml_new_tensor_2d(ctx, GGML_TYPE_F32, COLUMNS, TOKENS);
-    struct ggml_tensor     *y = ggml_mul_mat(ctx, w, x);
-    struct ggml_cgraph     *graph = ggml_new_graph(ctx);
-    ggml_backend_buffer_t   held = ggml_backend_alloc_ctx_tensors_from_buft(weights, buft);
-    void                   *zeros = calloc(1, ggml_nbytes(w) + ggml_nbytes(x));
+    struct ggml_init_params params = {
+        .mem_size = ggml_tensor_overhead() * 8 + ggml_graph_overhead(), .no_alloc = true
+    };
+    struct ggml_context  *weights = ggml_init(params), *ctx = ggml_init(params);
+    struct ggml_tensor   *w = ggml_new_tensor_2d(weights, type, COLUMNS, ROWS);
+    struct ggml_tensor   *x = ggml_new_tensor_2d(ctx, GGML_TYPE_F32, COLUMNS, TOKENS);
+    struct ggml_tensor   *y = ggml_mul_mat(ctx, w, x);
+    struct ggml_cgraph   *graph = ggml_new_graph(ctx);
+    ggml_backend_buffer_t held = ggml_backend_alloc_ctx_tensors_from_buft(weights, buft);
+    void                 *zeros = calloc(1, ggml_nbytes(w) + ggml_nbytes(x));
 
     ggml_build_forward_expand(graph, y);
     if (held != NULL && zeros != NULL && ggml_backend_alloc_ctx_tensors(ctx, backend) != NULL) {
@@ -103,9 +106,9 @@ static void try_variant(const char *path)
     static const enum ggml_type types[] = { GGML_TYPE_F32,  GGML_TYPE_F16,  GGML_TYPE_BF16,
                                             GGML_TYPE_Q4_0, GGML_TYPE_Q8_0, GGML_TYPE_Q4_K,
                                             GGML_TYPE_Q6_K };
-    ggml_backend_reg_t         reg = ggml_backend_load(path);
-    ggml_backend_dev_t         dev = reg == NULL ? NULL : ggml_backend_reg_dev_get(reg, 0);
-    ggml_backend_t             backend = dev == NULL ? NULL : ggml_backend_dev_init(dev, NULL);
+    ggml_backend_reg_t          reg = ggml_backend_load(path);
+    ggml_backend_dev_t          dev = reg == NULL ? NULL : ggml_backend_reg_dev_get(reg, 0);
+    ggml_backend_t              backend = dev == NULL ? NULL : ggml_backend_dev_init(dev, NULL);
     ggml_backend_dev_get_extra_bufts_t get_extra;
     ggml_backend_set_n_threads_t       set_threads;
 
@@ -114,7 +117,8 @@ static void try_variant(const char *path)
     *(void **)&set_threads = ggml_backend_reg_get_proc_address(reg, "ggml_backend_set_n_threads");
     if (set_threads != NULL)
         set_threads(backend, 1); /* a few products: starting threads would take longer */
-    *(void **)&get_extra = ggml_backend_reg_get_proc_address(reg, "ggml_backend_dev_get_extra_bufts");
+    *(void **)&get_extra = ggml_backend_reg_get_proc_address(reg,
+                                                             "ggml_backend_dev_get_extra_bufts");
     for (size_t t = 0; t < sizeof(types) / sizeof(types[0]); t++) {
         ggml_backend_buffer_type_t *extra = get_extra == NULL ? NULL : get_extra(dev);
 
@@ -138,8 +142,10 @@ static bool variant_runs(const char *path)
         return true;
     if (WIFEXITED(status) && WEXITSTATUS(status) == 0)
         return true;
-    base_log(BASE_LOG_WARN, "%s is skipped: the processor announces instructions that it does not "
-             "run (signal %d)", path, WIFSIGNALED(status) ? WTERMSIG(status) : 0);
+    base_log(BASE_LOG_WARN,
+             "%s is skipped: the processor announces instructions that it does not "
+             "run (signal %d)",
+             path, WIFSIGNALED(status) ? WTERMSIG(status) : 0);
     return false;
 }
 

@@ -22,13 +22,13 @@ enum {
 };
 
 struct engine_weights_group {
-    ggml_backend_buffer_type_t buft; /* NULL: mapped */
-    void                      *memory; /* of ctx: ggml would abort where malloc fails */
-    struct ggml_context       *ctx;
-    ggml_backend_buffer_t     *buffers; /* mapped: one a part; else one */
-    uint32_t                   buffer_count;
+    ggml_backend_buffer_type_t  buft;   /* NULL: mapped */
+    void                       *memory; /* of ctx: ggml would abort where malloc fails */
+    struct ggml_context        *ctx;
+    ggml_backend_buffer_t      *buffers; /* mapped: one a part; else one */
+    uint32_t                    buffer_count;
     const struct model_tensor **source; /* in the order of the context's tensors */
-    uint32_t                   tensor_count;
+    uint32_t                    tensor_count;
 };
 
 /* Everything that load needs to know, so that its steps stay short. */
@@ -57,8 +57,8 @@ static bool buft_supports(const struct loading *l, const struct model_tensor *t,
     switch (role) {
     case MODEL_ROLE_MATMUL:
     case MODEL_ROLE_ROWS: /* a tied embedding, asked for as the head */
-        op = ggml_mul_mat(ctx, w, ggml_new_tensor_4d(ctx, GGML_TYPE_F32, t->ne[0], tokens, t->ne[2],
-                                                     t->ne[3]));
+        op = ggml_mul_mat(
+            ctx, w, ggml_new_tensor_4d(ctx, GGML_TYPE_F32, t->ne[0], tokens, t->ne[2], t->ne[3]));
         break;
     case MODEL_ROLE_MATMUL_ID:
         op = ggml_mul_mat_id(ctx, w, ggml_new_tensor_3d(ctx, GGML_TYPE_F32, t->ne[0], used, tokens),
@@ -75,8 +75,8 @@ static bool buft_supports(const struct loading *l, const struct model_tensor *t,
                            ggml_new_tensor_3d(ctx, GGML_TYPE_F32, l->model->hp.head_k,
                                               l->model->hp.n_head, tokens),
                            ggml_new_tensor_1d(ctx, GGML_TYPE_I32, tokens), w,
-                           (int)l->model->hp.rope.n_rot, l->model->hp.rope.mode, 0, 1e4f, 1.0f, 0.0f,
-                           1.0f, 32.0f, 1.0f);
+                           (int)l->model->hp.rope.n_rot, l->model->hp.rope.mode, 0, 1e4f, 1.0f,
+                           0.0f, 1.0f, 32.0f, 1.0f);
         break;
     }
     w->buffer = ggml_backend_buft_alloc_buffer(buft, 0);
@@ -128,7 +128,8 @@ static int place(struct loading *l, const struct model_tensor *t, enum model_rol
     if (buft == NULL && buft_supports(l, t, role, own))
         buft = own;
     if (buft == NULL)
-        return base_fail(l->err, MCP_ENOTSUP, "%s: device %s cannot compute with tensor %s of type %s",
+        return base_fail(l->err, MCP_ENOTSUP,
+                         "%s: device %s cannot compute with tensor %s of type %s",
                          l->model->info.path, l->device->name, t->name, ggml_type_name(t->type));
 
     g = group_for(l, buft == own && !l->device->gpu ? NULL : buft);
@@ -238,8 +239,9 @@ static int fill_copied(struct loading *l, struct engine_weights_group *g)
     if (g->buffers != NULL)
         g->buffers[0] = ggml_backend_alloc_ctx_tensors_from_buft(g->ctx, g->buft);
     if (g->buffers == NULL || g->buffers[0] == NULL)
-        return base_fail(l->err, MCP_ENOMEM, "layers [%u, %u) need %zu MiB on %s, which is too much",
-                         l->w->first, l->w->last, needed >> 20, l->device->name);
+        return base_fail(l->err, MCP_ENOMEM,
+                         "layers [%u, %u) need %zu MiB on %s, which is too much", l->w->first,
+                         l->w->last, needed >> 20, l->device->name);
     g->buffer_count = 1;
     ggml_backend_buffer_set_usage(g->buffers[0], GGML_BACKEND_BUFFER_USAGE_WEIGHTS);
 
@@ -247,7 +249,7 @@ static int fill_copied(struct loading *l, struct engine_weights_group *g)
         const uint8_t *data = g->source[i]->data;
         size_t         bytes = g->source[i]->bytes;
         /* A rearranging buffer takes a tensor whole. */
-        size_t         step = l->device->gpu ? UPLOAD_BYTES : bytes;
+        size_t step = l->device->gpu ? UPLOAD_BYTES : bytes;
 
         want_pages(data, bytes);
         for (size_t done = 0; done < bytes; done += step) {

@@ -19,11 +19,11 @@ struct engine_layer {
  * tensors: group 0 is mapped, the others are one a buffer type. */
 struct engine_weights {
     uint32_t             first, last;
-    struct engine_layer *layers; /* [layer - first] */
+    struct engine_layer *layers;                     /* [layer - first] */
     struct ggml_tensor  *global[MODEL_GLOBAL_COUNT]; /* head and rope factors; no embedding */
     uint64_t             bytes;
     struct engine_weights_group *groups;
-    uint32_t             group_count;
+    uint32_t                     group_count;
 };
 
 /* Load layers [first, last) of the model, and the head when last is its end.
@@ -35,7 +35,7 @@ int  engine_weights_load(struct engine_weights *w, const struct mcp_model *model
 void engine_weights_free(struct engine_weights *w);
 
 static inline struct engine_layer *engine_weights_layer(const struct engine_weights *w,
-                                                        uint32_t layer)
+                                                        uint32_t                     layer)
 {
     return &w->layers[layer - w->first];
 }

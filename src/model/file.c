@@ -101,8 +101,8 @@ static int part_open(struct model_part *part, const char *path, mcp_error *err)
         goto out;
     }
     if (gguf_get_alignment(part->gguf) < MODEL_ALIGN_MIN) {
-        rc = base_fail(err, MCP_ENOTSUP, "%s: general.alignment is %zu, at least %d is needed", path,
-                       gguf_get_alignment(part->gguf), MODEL_ALIGN_MIN);
+        rc = base_fail(err, MCP_ENOTSUP, "%s: general.alignment is %zu, at least %d is needed",
+                       path, gguf_get_alignment(part->gguf), MODEL_ALIGN_MIN);
         goto out;
     }
 
@@ -272,9 +272,8 @@ static int tensors_collect(struct model_file *file, mcp_error *err)
     if (rc < 0)
         return rc;
     if (file->part_count > 1 && rc > 0 && promised != total)
-        return base_fail(err, MCP_EFORMAT,
-                         "%s: split.tensors.count is %u, the parts hold %" PRIu64, path, promised,
-                         total);
+        return base_fail(err, MCP_EFORMAT, "%s: split.tensors.count is %u, the parts hold %" PRIu64,
+                         path, promised, total);
 
     file->tensors = calloc(total, sizeof(*file->tensors));
     if (file->tensors == NULL)

@@ -27,10 +27,10 @@ enum {
 };
 
 struct model_tensor {
-    const char    *name;   /* owned by the part's gguf */
+    const char    *name; /* owned by the part's gguf */
     enum ggml_type type;
     int64_t        ne[GGML_MAX_DIMS];
-    const uint8_t *data;   /* into the mapping */
+    const uint8_t *data; /* into the mapping */
     size_t         bytes;
     uint32_t       part;
 };

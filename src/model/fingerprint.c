@@ -27,18 +27,36 @@ static void add_text(struct base_sha256 *h, const char *text)
 static void add_hparams(struct base_sha256 *h, const struct model_hparams *hp)
 {
     const uint64_t numbers[] = {
-        hp->n_layer,         hp->n_embd,       hp->n_vocab,     hp->n_head,
-        hp->n_head_kv,       hp->head_k,       hp->head_v,      hp->n_ff,
-        hp->n_layer_dense,   hp->n_expert,     hp->n_expert_used, hp->n_expert_shared,
-        hp->n_expert_groups, hp->n_group_used, hp->n_ff_expert, hp->gate_sigmoid,
-        hp->weights_norm,    hp->q_lora,       hp->kv_lora,     hp->mla,
-        hp->head_k_full,     hp->head_v_full,  (uint64_t)hp->rope.mode, hp->rope.n_rot,
+        hp->n_layer,
+        hp->n_embd,
+        hp->n_vocab,
+        hp->n_head,
+        hp->n_head_kv,
+        hp->head_k,
+        hp->head_v,
+        hp->n_ff,
+        hp->n_layer_dense,
+        hp->n_expert,
+        hp->n_expert_used,
+        hp->n_expert_shared,
+        hp->n_expert_groups,
+        hp->n_group_used,
+        hp->n_ff_expert,
+        hp->gate_sigmoid,
+        hp->weights_norm,
+        hp->q_lora,
+        hp->kv_lora,
+        hp->mla,
+        hp->head_k_full,
+        hp->head_v_full,
+        (uint64_t)hp->rope.mode,
+        hp->rope.n_rot,
         hp->rope.n_ctx_orig,
     };
     const float floats[] = {
-        hp->rms_eps,          hp->weights_scale,    hp->rope.freq_base, hp->rope.freq_scale,
-        hp->rope.ext_factor,  hp->rope.attn_factor, hp->rope.beta_fast, hp->rope.beta_slow,
-        hp->rope.log_mul,
+        hp->rms_eps,         hp->weights_scale,   hp->rope.freq_base,
+        hp->rope.freq_scale, hp->rope.ext_factor, hp->rope.attn_factor,
+        hp->rope.beta_fast,  hp->rope.beta_slow,  hp->rope.log_mul,
     };
 
     for (size_t i = 0; i < sizeof(numbers) / sizeof(numbers[0]); i++)

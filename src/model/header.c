@@ -42,8 +42,9 @@ static int take_string(struct walk *w, uint64_t max, const char *what, const uin
     if (rc < 0)
         return rc;
     if (*bytes > max)
-        return base_fail(w->err, MCP_EFORMAT, "%s: %s of key %s has %" PRIu64 " bytes, at most %" PRIu64,
-                         w->path, what, w->key, *bytes, max);
+        return base_fail(w->err, MCP_EFORMAT,
+                         "%s: %s of key %s has %" PRIu64 " bytes, at most %" PRIu64, w->path, what,
+                         w->key, *bytes, max);
     if (text != NULL)
         *text = w->at;
     return take(w, NULL, (size_t)*bytes);
@@ -55,21 +56,16 @@ static size_t scalar_bytes(uint32_t type)
     switch (type) {
     case GGUF_TYPE_UINT8:
     case GGUF_TYPE_INT8:
-    case GGUF_TYPE_BOOL:
-        return 1;
+    case GGUF_TYPE_BOOL: return 1;
     case GGUF_TYPE_UINT16:
-    case GGUF_TYPE_INT16:
-        return 2;
+    case GGUF_TYPE_INT16: return 2;
     case GGUF_TYPE_UINT32:
     case GGUF_TYPE_INT32:
-    case GGUF_TYPE_FLOAT32:
-        return 4;
+    case GGUF_TYPE_FLOAT32: return 4;
     case GGUF_TYPE_UINT64:
     case GGUF_TYPE_INT64:
-    case GGUF_TYPE_FLOAT64:
-        return 8;
-    default:
-        return 0;
+    case GGUF_TYPE_FLOAT64: return 8;
+    default: return 0;
     }
 }
 
@@ -88,7 +84,8 @@ static int take_array(struct walk *w)
                          w->path, w->key, type);
     if (count > MODEL_ELEMENTS_MAX - w->elements)
         return base_fail(w->err, MCP_EFORMAT,
-                         "%s: the array of key %s has %" PRIu64 " elements, all arrays together at most %d",
+                         "%s: the array of key %s has %" PRIu64
+                         " elements, all arrays together at most %d",
                          w->path, w->key, count, MODEL_ELEMENTS_MAX);
     w->elements += count;
     if (type != GGUF_TYPE_STRING)
@@ -118,8 +115,8 @@ static int take_pair(struct walk *w, uint64_t index)
     if (type == GGUF_TYPE_ARRAY)
         return take_array(w);
     if (scalar_bytes(type) == 0)
-        return base_fail(w->err, MCP_EFORMAT, "%s: key %s has type %u, which does not exist", w->path,
-                         w->key, type);
+        return base_fail(w->err, MCP_EFORMAT, "%s: key %s has type %u, which does not exist",
+                         w->path, w->key, type);
     return take(w, NULL, scalar_bytes(type));
 }
 
@@ -141,13 +138,15 @@ int model_header_check(const uint8_t *data, size_t bytes, const char *path, mcp_
     if (rc < 0)
         return rc;
     if (memcmp(magic, "GGUF", 4) != 0)
-        return base_fail(err, MCP_EFORMAT, "%s: not a GGUF file: it does not begin with 'GGUF'", path);
+        return base_fail(err, MCP_EFORMAT, "%s: not a GGUF file: it does not begin with 'GGUF'",
+                         path);
     if (version < 2 || version > 3)
         return base_fail(err, MCP_ENOTSUP, "%s: GGUF version %u, this build reads 2 and 3%s", path,
                          version, (version & 0xffff) == 0 ? " (a big-endian file?)" : "");
     if (tensors > MODEL_TENSORS_MAX)
-        return base_fail(err, MCP_EFORMAT, "%s: the header announces %" PRIu64 " tensors, at most %d",
-                         path, tensors, MODEL_TENSORS_MAX);
+        return base_fail(err, MCP_EFORMAT,
+                         "%s: the header announces %" PRIu64 " tensors, at most %d", path, tensors,
+                         MODEL_TENSORS_MAX);
     if (pairs > MODEL_KEYS_MAX)
         return base_fail(err, MCP_EFORMAT, "%s: the header announces %" PRIu64 " keys, at most %d",
                          path, pairs, MODEL_KEYS_MAX);

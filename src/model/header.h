@@ -13,8 +13,8 @@
 #include <stdint.h>
 
 enum {
-    MODEL_KEYS_MAX = 65536,          /* a rich file has a few hundred */
-    MODEL_KEY_BYTES_MAX = 1024,      /* the longest in use is about 60 */
+    MODEL_KEYS_MAX = 65536,            /* a rich file has a few hundred */
+    MODEL_KEY_BYTES_MAX = 1024,        /* the longest in use is about 60 */
     MODEL_STRING_BYTES_MAX = 16 << 20, /* a chat template is a few KB */
     /* All arrays of a file together.  The largest tokenizers in use have 262,144 tokens with
      * scores and types, and 514,906 merges: 1.3 million. */

@@ -89,7 +89,8 @@ static int read_rope(struct model_hparams *hp, const struct model_keys *k, mcp_e
         float scale = 1.0f / rope->freq_scale;
 
         if (rope->log_mul != 0.0f) {
-            float mscale = hp->arch == MODEL_DEEPSEEK2 && rope->log_mul != 1.0f ? rope->log_mul : 1.0f;
+            float mscale = hp->arch == MODEL_DEEPSEEK2 && rope->log_mul != 1.0f ? rope->log_mul
+                                                                                : 1.0f;
 
             rope->attn_factor = yarn_mscale(scale, mscale) / yarn_mscale(scale, rope->log_mul);
         } else {
@@ -104,10 +105,11 @@ static int read_rope(struct model_hparams *hp, const struct model_keys *k, mcp_e
 
 /* Things that would change the arithmetic and are not built: ignoring one would give
  * wrong text instead of an error. */
-static int refuse_unbuilt(const struct model_hparams *hp, const struct model_keys *k, mcp_error *err)
+static int refuse_unbuilt(const struct model_hparams *hp, const struct model_keys *k,
+                          mcp_error *err)
 {
     static const char *const zero_only[] = {
-        "attention.max_alibi_bias", "attention.clamp_kqv",  "attention.temperature_scale",
+        "attention.max_alibi_bias", "attention.clamp_kqv",   "attention.temperature_scale",
         "attention.scale",          "attention.value_scale", "logit_scale",
         "residual_scale",           "embedding_scale",       "final_logit_softcapping",
         "attn_logit_softcapping",
@@ -138,8 +140,8 @@ static int refuse_unbuilt(const struct model_hparams *hp, const struct model_key
             return rc;
         if (experts > 0)
             return base_fail(err, MCP_ENOTSUP,
-                             "%s: expert_count is %u: experts are built for deepseek2 only", k->path,
-                             experts);
+                             "%s: expert_count is %u: experts are built for deepseek2 only",
+                             k->path, experts);
     }
     return MCP_OK;
 }
@@ -176,8 +178,8 @@ static int read_experts(struct model_hparams *hp, const struct model_keys *k, mc
 
     if (gating > 2)
         return base_fail(err, MCP_ENOTSUP,
-                         "%s: expert_gating_func is %u, must be 1 (softmax) or 2 (sigmoid)", k->path,
-                         gating);
+                         "%s: expert_gating_func is %u, must be 1 (softmax) or 2 (sigmoid)",
+                         k->path, gating);
     hp->gate_sigmoid = gating == 2;
     if (hp->n_expert_groups > 1) {
         uint32_t per_group = hp->n_expert / hp->n_expert_groups;
@@ -211,14 +213,16 @@ static int read_latent(struct model_hparams *hp, const struct model_keys *k,
     if (rc >= 0)
         rc = model_keys_u32(k, "attention.key_length_mla", 0, MODEL_HEAD_DIM_MAX, &key_mla, err);
     if (rc >= 0)
-        rc = model_keys_u32(k, "attention.value_length_mla", 0, MODEL_HEAD_DIM_MAX, &value_mla, err);
+        rc = model_keys_u32(k, "attention.value_length_mla", 0, MODEL_HEAD_DIM_MAX, &value_mla,
+                            err);
     if (rc < 0)
         return rc;
 
     if ((key_mla == 0) != (value_mla == 0))
-        return base_fail(err, MCP_EFORMAT,
-                         "%s: attention.key_length_mla %u and value_length_mla %u must come together",
-                         k->path, key_mla, value_mla);
+        return base_fail(
+            err, MCP_EFORMAT,
+            "%s: attention.key_length_mla %u and value_length_mla %u must come together", k->path,
+            key_mla, value_mla);
     hp->mla = key_mla != 0;
     hp->head_k_full = hp->mla ? key_mla : hp->head_k;
     hp->head_v_full = hp->mla ? value_mla : hp->head_v;
@@ -228,11 +232,12 @@ static int read_latent(struct model_hparams *hp, const struct model_keys *k,
                          k->path, hp->rope.n_rot, hp->head_k_full);
     if (hp->mla && (hp->n_head_kv != 1 || hp->head_k != hp->kv_lora + hp->rope.n_rot ||
                     hp->head_v != hp->kv_lora))
-        return base_fail(err, MCP_EFORMAT,
-                         "%s: latent attention needs head_count_kv 1, key_length %u, value_length %u;"
-                         " the file has %u, %u, %u",
-                         k->path, hp->kv_lora + hp->rope.n_rot, hp->kv_lora, hp->n_head_kv,
-                         hp->head_k, hp->head_v);
+        return base_fail(
+            err, MCP_EFORMAT,
+            "%s: latent attention needs head_count_kv 1, key_length %u, value_length %u;"
+            " the file has %u, %u, %u",
+            k->path, hp->kv_lora + hp->rope.n_rot, hp->kv_lora, hp->n_head_kv, hp->head_k,
+            hp->head_v);
     if (!hp->mla && hp->n_head_kv != hp->n_head)
         return base_fail(err, MCP_EFORMAT, "%s: attention.head_count_kv %u must be head_count %u",
                          k->path, hp->n_head_kv, hp->n_head);
@@ -299,7 +304,8 @@ int model_hparams_read(struct model_hparams *hp, const struct model_file *file, 
         rc = model_keys_u32(&k, "attention.value_length", 1, MODEL_HEAD_DIM_MAX, &hp->head_v, err);
     hp->rope.n_rot = hp->head_k;
     if (rc >= 0)
-        rc = model_keys_u32(&k, "rope.dimension_count", 2, MODEL_HEAD_DIM_MAX, &hp->rope.n_rot, err);
+        rc = model_keys_u32(&k, "rope.dimension_count", 2, MODEL_HEAD_DIM_MAX, &hp->rope.n_rot,
+                            err);
     if (rc >= 0) /* below 1e-12 a zero vector would divide by (almost) zero */
         rc = model_keys_need_f32(&k, "attention.layer_norm_rms_epsilon", 1e-12f, 1.0f, &hp->rms_eps,
                                  err);
@@ -322,10 +328,11 @@ int model_hparams_read(struct model_hparams *hp, const struct model_file *file, 
         if (rc >= 0)
             rc = read_experts(hp, &k, err);
     } else if (hp->head_k != hp->head_v || hp->rope.n_rot != hp->head_k) {
-        rc = base_fail(err, MCP_ENOTSUP,
-                       "%s: attention.key_length %u, value_length %u (embedding_length / head_count "
-                       "when absent) and rope.dimension_count %u must be equal for %s",
-                       k.path, hp->head_k, hp->head_v, hp->rope.n_rot, k.arch);
+        rc = base_fail(
+            err, MCP_ENOTSUP,
+            "%s: attention.key_length %u, value_length %u (embedding_length / head_count "
+            "when absent) and rope.dimension_count %u must be equal for %s",
+            k.path, hp->head_k, hp->head_v, hp->rope.n_rot, k.arch);
     } else if (hp->arch == MODEL_QWEN2 && hp->head_k * hp->n_head != hp->n_embd) {
         rc = base_fail(err, MCP_EFORMAT, "%s: %u heads of %u are not embedding_length %u", k.path,
                        hp->n_head, hp->head_k, hp->n_embd);

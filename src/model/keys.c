@@ -30,35 +30,20 @@ static int wrong_type(const struct model_keys *k, const char *key, enum gguf_typ
 static bool integer_at(const void *data, enum gguf_type type, size_t index, int64_t *value)
 {
     switch (type) {
-    case GGUF_TYPE_UINT8:
-        *value = ((const uint8_t *)data)[index];
-        return true;
-    case GGUF_TYPE_INT8:
-        *value = ((const int8_t *)data)[index];
-        return true;
-    case GGUF_TYPE_UINT16:
-        *value = ((const uint16_t *)data)[index];
-        return true;
-    case GGUF_TYPE_INT16:
-        *value = ((const int16_t *)data)[index];
-        return true;
-    case GGUF_TYPE_UINT32:
-        *value = ((const uint32_t *)data)[index];
-        return true;
-    case GGUF_TYPE_INT32:
-        *value = ((const int32_t *)data)[index];
-        return true;
+    case GGUF_TYPE_UINT8: *value = ((const uint8_t *)data)[index]; return true;
+    case GGUF_TYPE_INT8: *value = ((const int8_t *)data)[index]; return true;
+    case GGUF_TYPE_UINT16: *value = ((const uint16_t *)data)[index]; return true;
+    case GGUF_TYPE_INT16: *value = ((const int16_t *)data)[index]; return true;
+    case GGUF_TYPE_UINT32: *value = ((const uint32_t *)data)[index]; return true;
+    case GGUF_TYPE_INT32: *value = ((const int32_t *)data)[index]; return true;
     case GGUF_TYPE_UINT64: {
         uint64_t wide = ((const uint64_t *)data)[index];
 
         *value = wide > INT64_MAX ? INT64_MAX : (int64_t)wide;
         return true;
     }
-    case GGUF_TYPE_INT64:
-        *value = ((const int64_t *)data)[index];
-        return true;
-    default:
-        return false;
+    case GGUF_TYPE_INT64: *value = ((const int64_t *)data)[index]; return true;
+    default: return false;
     }
 }
 

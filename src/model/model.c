@@ -213,7 +213,7 @@ void model_embed(const struct model_tensor *embd, int32_t token, float *out)
 int model_chat_format(const struct mcp_model *model, const mcp_chat_message *messages, size_t count,
                       int open_answer, char *text, size_t cap, mcp_error *err)
 {
-    const char         *template = model->info.chat_template;
+    const char *template = model->info.chat_template;
     llama_chat_message *chat;
     int32_t             bytes;
 

@@ -21,14 +21,14 @@ struct mcp_model {
     char                *tokenizer_name;
     char                *quantisation;
 
-    pthread_mutex_t      lock; /* guards the five below */
-    pthread_t            loader;
-    int                  loader_running; /* joinable */
-    struct model_vocab  *vocab;
-    int                  vocab_rc;
-    mcp_error            vocab_error;
-    uint8_t              fingerprint[MCP_FINGERPRINT_BYTES];
-    int                  fingerprint_known;
+    pthread_mutex_t     lock; /* guards the five below */
+    pthread_t           loader;
+    int                 loader_running; /* joinable */
+    struct model_vocab *vocab;
+    int                 vocab_rc;
+    mcp_error           vocab_error;
+    uint8_t             fingerprint[MCP_FINGERPRINT_BYTES];
+    int                 fingerprint_known;
 };
 
 int  model_open(struct mcp_model **out, const char *path, mcp_error *err);

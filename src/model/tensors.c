@@ -104,10 +104,8 @@ static bool type_multiplies(enum ggml_type type)
     case GGML_TYPE_IQ4_XS:
     case GGML_TYPE_TQ1_0:
     case GGML_TYPE_TQ2_0:
-    case GGML_TYPE_MXFP4:
-        return true;
-    default:
-        return false;
+    case GGML_TYPE_MXFP4: return true;
+    default: return false;
     }
 }
 
@@ -305,8 +303,10 @@ static int check_freqs(const struct search *s, const struct model_tensor *t)
 
         memcpy(&factor, t->data + (size_t)i * sizeof(factor), sizeof(factor));
         if (!isfinite(factor) || factor <= 0.0f)
-            return base_fail(s->err, MCP_EFORMAT, "%s: element %" PRId64 " of tensor %s is %g, must be "
-                             "above 0", s->path, i, t->name, (double)factor);
+            return base_fail(s->err, MCP_EFORMAT,
+                             "%s: element %" PRId64 " of tensor %s is %g, must be "
+                             "above 0",
+                             s->path, i, t->name, (double)factor);
     }
     return MCP_OK;
 }

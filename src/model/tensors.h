@@ -11,38 +11,43 @@
 
 /* Tensors of one layer.  The comment gives ggml's order of dimensions: (in, out). */
 enum model_slot {
-    W_ATTN_NORM,   /* (n_embd) */
-    W_Q,           /* (n_embd, n_head * head_k) */
-    W_K,           /* (n_embd, n_head_kv * head_k) */
-    W_V,           /* (n_embd, n_head_kv * head_v) */
-    W_QKV,         /* (n_embd, q + k + v): instead of the three */
-    B_Q, B_K, B_V, B_QKV,
-    W_Q_NORM,      /* (head_k) */
-    W_K_NORM,      /* (head_k) */
-    W_O,           /* (n_head * head_v, n_embd) */
+    W_ATTN_NORM, /* (n_embd) */
+    W_Q,         /* (n_embd, n_head * head_k) */
+    W_K,         /* (n_embd, n_head_kv * head_k) */
+    W_V,         /* (n_embd, n_head_kv * head_v) */
+    W_QKV,       /* (n_embd, q + k + v): instead of the three */
+    B_Q,
+    B_K,
+    B_V,
+    B_QKV,
+    W_Q_NORM, /* (head_k) */
+    W_K_NORM, /* (head_k) */
+    W_O,      /* (n_head * head_v, n_embd) */
     B_O,
-    W_FFN_NORM,    /* (n_embd) */
-    W_GATE,        /* (n_embd, n_ff) */
-    W_UP,          /* (n_embd, n_ff) */
-    W_DOWN,        /* (n_ff, n_embd) */
-    B_GATE, B_UP, B_DOWN,
+    W_FFN_NORM, /* (n_embd) */
+    W_GATE,     /* (n_embd, n_ff) */
+    W_UP,       /* (n_embd, n_ff) */
+    W_DOWN,     /* (n_ff, n_embd) */
+    B_GATE,
+    B_UP,
+    B_DOWN,
     /* latent attention */
-    W_Q_A,         /* (n_embd, q_lora) */
-    W_Q_A_NORM,    /* (q_lora) */
-    W_Q_B,         /* (q_lora, n_head * head_k_full) */
-    W_KV_A,        /* (n_embd, kv_lora + n_rot) */
-    W_KV_A_NORM,   /* (kv_lora) */
-    W_KV_B,        /* (kv_lora, n_head * (nope + head_v_full)) */
-    W_K_B,         /* (nope, kv_lora, n_head) */
-    W_V_B,         /* (kv_lora, head_v_full, n_head) */
+    W_Q_A,       /* (n_embd, q_lora) */
+    W_Q_A_NORM,  /* (q_lora) */
+    W_Q_B,       /* (q_lora, n_head * head_k_full) */
+    W_KV_A,      /* (n_embd, kv_lora + n_rot) */
+    W_KV_A_NORM, /* (kv_lora) */
+    W_KV_B,      /* (kv_lora, n_head * (nope + head_v_full)) */
+    W_K_B,       /* (nope, kv_lora, n_head) */
+    W_V_B,       /* (kv_lora, head_v_full, n_head) */
     /* experts */
-    W_ROUTER,      /* (n_embd, n_expert) */
-    B_ROUTER,      /* (n_expert): added for the choice only */
-    W_GATE_EXPS,   /* (n_embd, n_ff_expert, n_expert) */
-    W_UP_EXPS,     /* (n_embd, n_ff_expert, n_expert) */
-    W_GATE_UP_EXPS,/* (n_embd, 2 * n_ff_expert, n_expert): instead of the two */
-    W_DOWN_EXPS,   /* (n_ff_expert, n_embd, n_expert) */
-    W_GATE_SHEXP,  /* (n_embd, n_ff_expert * n_expert_shared) */
+    W_ROUTER,       /* (n_embd, n_expert) */
+    B_ROUTER,       /* (n_expert): added for the choice only */
+    W_GATE_EXPS,    /* (n_embd, n_ff_expert, n_expert) */
+    W_UP_EXPS,      /* (n_embd, n_ff_expert, n_expert) */
+    W_GATE_UP_EXPS, /* (n_embd, 2 * n_ff_expert, n_expert): instead of the two */
+    W_DOWN_EXPS,    /* (n_ff_expert, n_embd, n_expert) */
+    W_GATE_SHEXP,   /* (n_embd, n_ff_expert * n_expert_shared) */
     W_UP_SHEXP,
     W_DOWN_SHEXP,
     MODEL_SLOT_COUNT

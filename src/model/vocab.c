@@ -45,9 +45,9 @@ static const struct {
 
 /* Ids of special tokens: u32, below the vocabulary's size. */
 static const char *const ids[] = {
-    "bos", "eos", "eot", "eom", "unknown", "seperator", "padding", "mask",
-    "cls", "prefix", "suffix", "middle", "fim_pre", "fim_suf", "fim_mid", "fim_pad",
-    "fim_rep", "fim_sep",
+    "bos",     "eos",     "eot",     "eom",     "unknown", "seperator",
+    "padding", "mask",    "cls",     "prefix",  "suffix",  "middle",
+    "fim_pre", "fim_suf", "fim_mid", "fim_pad", "fim_rep", "fim_sep",
 };
 
 static size_t array_count(const struct gguf_context *gguf, const char *key)
@@ -120,21 +120,23 @@ static int check_texts(const struct gguf_context *gguf, const char *path, bool b
         int         end = 0;
 
         if (text[0] != '\0' && !texts_add(set, text))
-            return base_fail(err, MCP_EFORMAT, "%s: token %zu has the text of an earlier one: '%.48s'",
-                             path, i, text);
+            return base_fail(err, MCP_EFORMAT,
+                             "%s: token %zu has the text of an earlier one: '%.48s'", path, i,
+                             text);
         if (bytes_needed && types >= 0 &&
             ((const int32_t *)gguf_get_arr_data(gguf, types))[i] == TOKEN_TYPE_BYTE &&
             (sscanf(text, "<0x%2X>%n", &byte, &end) != 1 || end != 6 || text[6] != '\0'))
-            return base_fail(err, MCP_EFORMAT, "%s: token %zu '%.48s' is of type byte, must be <0xHH>",
-                             path, i, text);
+            return base_fail(err, MCP_EFORMAT,
+                             "%s: token %zu '%.48s' is of type byte, must be <0xHH>", path, i,
+                             text);
     }
     for (size_t i = 0; i < count; i++) {
         char name[32]; /* libllama's for a token without text */
 
         snprintf(name, sizeof(name), "[EMPTY_%zu]", i);
         if (gguf_get_arr_str(gguf, id, i)[0] == '\0' && set->slot[texts_find(set, name)] != NULL)
-            return base_fail(err, MCP_EFORMAT, "%s: token %zu has no text, and '%s' is taken", path, i,
-                             name);
+            return base_fail(err, MCP_EFORMAT, "%s: token %zu has no text, and '%s' is taken", path,
+                             i, name);
     }
     for (unsigned byte = 0; byte < 256 && bytes_needed; byte++) {
         char form[8], raw[2] = { (char)byte, '\0' };
@@ -142,8 +144,8 @@ static int check_texts(const struct gguf_context *gguf, const char *path, bool b
         snprintf(form, sizeof(form), "<0x%02X>", byte);
         if (set->slot[texts_find(set, form)] == NULL &&
             (byte == 0 || set->slot[texts_find(set, raw)] == NULL))
-            return base_fail(err, MCP_EFORMAT, "%s: the vocabulary has no token %s for byte %u", path,
-                             form, byte);
+            return base_fail(err, MCP_EFORMAT, "%s: the vocabulary has no token %s for byte %u",
+                             path, form, byte);
     }
     return MCP_OK;
 }
@@ -267,8 +269,8 @@ int model_vocab_tokenize(const struct model_vocab *vocab, const char *text, size
     return count < 0 ? -count : count;
 }
 
-int model_vocab_token_bytes(const struct model_vocab *vocab, int32_t token, int special, char *bytes,
-                            size_t cap, mcp_error *err)
+int model_vocab_token_bytes(const struct model_vocab *vocab, int32_t token, int special,
+                            char *bytes, size_t cap, mcp_error *err)
 {
     int32_t count;
 

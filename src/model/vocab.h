@@ -31,8 +31,8 @@ void model_vocab_close(struct model_vocab *vocab);
 /* Contracts as mcp_model_tokenize() and its neighbours. */
 int model_vocab_tokenize(const struct model_vocab *vocab, const char *text, size_t text_bytes,
                          int flags, int32_t *tokens, size_t cap, mcp_error *err);
-int model_vocab_token_bytes(const struct model_vocab *vocab, int32_t token, int special, char *bytes,
-                            size_t cap, mcp_error *err);
+int model_vocab_token_bytes(const struct model_vocab *vocab, int32_t token, int special,
+                            char *bytes, size_t cap, mcp_error *err);
 int model_vocab_token_ends(const struct model_vocab *vocab, int32_t token);
 
 uint32_t model_vocab_size(const struct model_vocab *vocab);

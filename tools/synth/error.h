@@ -13,8 +13,8 @@ struct synth_error {
 
 /* Store the sentence (no newline, no full stop needed) and return -1, so that a
  * caller can write `return synth_fail(err, ...)`. */
-__attribute__((format(printf, 2, 3)))
-static inline int synth_fail(struct synth_error *err, const char *fmt, ...)
+__attribute__((format(printf, 2, 3))) static inline int synth_fail(struct synth_error *err,
+                                                                   const char         *fmt, ...)
 {
     va_list ap;
 

@@ -45,10 +45,9 @@ static void set_f32(struct gguf_context *g, const struct synth_shape *s, const c
 static void set_rope(struct gguf_context *g, const struct synth_shape *s)
 {
     const bool yarn = s->rope_scaling == SYNTH_ROPE_YARN;
-    char name[128];
+    char       name[128];
 
-    set_u32(g, s, "rope.dimension_count",
-            s->arch == SYNTH_DEEPSEEK2 ? s->qk_rope : s->head_dim);
+    set_u32(g, s, "rope.dimension_count", s->arch == SYNTH_DEEPSEEK2 ? s->qk_rope : s->head_dim);
     set_f32(g, s, "rope.freq_base", s->rope_base);
     if (!yarn && s->rope_scaling != SYNTH_ROPE_LINEAR)
         return;
@@ -132,7 +131,7 @@ static int set_tensors(struct gguf_context *g, const struct synth_plan *plan, si
         return synth_fail(err, "out of memory for %zu tensors", last - first);
     for (size_t i = first; i < last; i++) {
         const struct synth_tensor *t = &plan->tensors[i];
-        struct ggml_tensor *shape = ggml_new_tensor(shapes, t->type, t->n_dims, t->ne);
+        struct ggml_tensor        *shape = ggml_new_tensor(shapes, t->type, t->n_dims, t->ne);
 
         ggml_set_name(shape, t->name);
         gguf_add_tensor(g, shape);
@@ -144,8 +143,8 @@ static int set_tensors(struct gguf_context *g, const struct synth_plan *plan, si
 static int write_meta(const struct gguf_context *g, FILE *file, struct synth_error *err)
 {
     const size_t bytes = gguf_get_meta_size(g);
-    void *meta = malloc(bytes);
-    int rc = 0;
+    void        *meta = malloc(bytes);
+    int          rc = 0;
 
     if (!meta)
         return synth_fail(err, "out of memory for %zu bytes of metadata", bytes);
@@ -172,8 +171,8 @@ static int write_one(struct gguf_context *g, const char *path, const struct synt
                      struct synth_error *err)
 {
     static const uint8_t zeros[ALIGNMENT];
-    FILE *file;
-    int rc;
+    FILE                *file;
+    int                  rc;
 
     if (set_tensors(g, plan, first, last, err) < 0)
         return -1;
@@ -203,12 +202,11 @@ static int write_one(struct gguf_context *g, const char *path, const struct synt
 static size_t split_end(const struct synth_plan *plan, size_t first, uint64_t bytes_max)
 {
     uint64_t bytes = 0;
-    size_t i = first;
+    size_t   i = first;
 
     do
         bytes += GGML_PAD(plan->tensors[i].bytes, ALIGNMENT);
-    while (++i < plan->count
-           && bytes + GGML_PAD(plan->tensors[i].bytes, ALIGNMENT) <= bytes_max);
+    while (++i < plan->count && bytes + GGML_PAD(plan->tensors[i].bytes, ALIGNMENT) <= bytes_max);
     return i;
 }
 
@@ -216,7 +214,7 @@ static int split_path(char *path, const char *out_path, size_t no, size_t count,
                       struct synth_error *err)
 {
     static const char suffix[] = ".gguf";
-    size_t n = strlen(out_path);
+    size_t            n = strlen(out_path);
 
     if (n > strlen(suffix) && strcmp(out_path + n - strlen(suffix), suffix) == 0)
         n -= strlen(suffix);
@@ -230,16 +228,16 @@ static int write_split(const struct synth_job *job, const struct synth_plan *pla
                        struct synth_fill *fill, struct synth_result *result,
                        struct synth_error *err)
 {
-    char path[PATH_BYTES_MAX];
+    char   path[PATH_BYTES_MAX];
     size_t count = 0, no = 0;
-    int rc = 0;
+    int    rc = 0;
 
     for (size_t first = 0; first < plan->count; count++)
         first = split_end(plan, first, job->split_bytes_max);
     if (count > SPLITS_MAX)
         return synth_fail(err, "the limit gives %zu files, more than %d", count, SPLITS_MAX);
     for (size_t first = 0; rc == 0 && first < plan->count; no++) {
-        const size_t last = split_end(plan, first, job->split_bytes_max);
+        const size_t         last = split_end(plan, first, job->split_bytes_max);
         struct gguf_context *g = gguf_init_empty();
 
         rc = no == 0 ? set_keys(g, job, err) : 0;
@@ -270,7 +268,7 @@ int synth_file_write(const struct synth_job *job, struct synth_result *result,
 {
     struct synth_plan plan = { 0 };
     struct synth_fill fill = { 0 };
-    int rc;
+    int               rc;
 
     *result = (struct synth_result){ 0 };
     rc = synth_plan_init(&plan, job->shape, job->quant, err);

@@ -12,15 +12,15 @@
 struct synth_job {
     const struct synth_shape *shape; /* checked */
     const struct synth_quant *quant;
-    const char *vocab_path;   /* NULL: make one up */
-    const char *out_path;
-    uint64_t seed;
-    uint64_t split_bytes_max; /* of tensor data per file; 0: one file */
+    const char               *vocab_path; /* NULL: make one up */
+    const char               *out_path;
+    uint64_t                  seed;
+    uint64_t                  split_bytes_max; /* of tensor data per file; 0: one file */
 };
 
 struct synth_result {
-    size_t tensors;
-    size_t files;
+    size_t   tensors;
+    size_t   files;
     uint64_t bytes;
 };
 

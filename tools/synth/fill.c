@@ -23,7 +23,7 @@ enum {
     PIECE_BYTES_SPAN = 1024,
 };
 _Static_assert(DIRECT_ELEMENTS_MAX * 4 <= CHUNK_BYTES, "a direct batch fits a chunk in any type");
-_Static_assert(POOL_ROW * POOL_ROWS >= DIRECT_ELEMENTS_MAX, "the same floats serve both");
+_Static_assert(POOL_ROW *POOL_ROWS >= DIRECT_ELEMENTS_MAX, "the same floats serve both");
 
 /* SplitMix64: any 64-bit state is a good one, so a hash can be the seed. */
 static uint64_t next_u64(uint64_t *state)
@@ -40,8 +40,8 @@ static uint64_t next_u64(uint64_t *state)
 static float next_bell(uint64_t *state)
 {
     uint64_t r = next_u64(state);
-    int sum = (int)(r & 0xffff) + (int)(r >> 16 & 0xffff) + (int)(r >> 32 & 0xffff)
-            + (int)(r >> 48);
+    int      sum = (int)(r & 0xffff) + (int)(r >> 16 & 0xffff) + (int)(r >> 32 & 0xffff) +
+              (int)(r >> 48);
 
     return (float)(sum - 131070) * (1.7320508f / 65536.0f);
 }
@@ -94,8 +94,8 @@ static void rope_factors(const struct synth_shape *s, float *out, int64_t n)
 
     for (int64_t i = 0; i < n; i++) {
         double wave = two_pi * pow((double)s->rope_base, 2.0 * (double)i / s->head_dim);
-        double blend = (s->rope_orig_ctx / wave - low_freq_factor)
-                     / (high_freq_factor - low_freq_factor);
+        double blend = (s->rope_orig_ctx / wave - low_freq_factor) /
+                       (high_freq_factor - low_freq_factor);
 
         if (wave < shortest)
             out[i] = 1;
@@ -111,7 +111,7 @@ static int write_direct(struct synth_fill *f, const struct synth_tensor *t, FILE
 {
     const int64_t rows = t->ne[1] * t->ne[2], row = t->ne[0];
     const int64_t batch_max = DIRECT_ELEMENTS_MAX / row;
-    uint64_t state = stream_of(f->seed, t->name);
+    uint64_t      state = stream_of(f->seed, t->name);
 
     for (int64_t done = 0; done < rows;) {
         const int64_t batch = rows - done < batch_max ? rows - done : batch_max;
@@ -130,8 +130,8 @@ static const struct synth_pool *pool_of(struct synth_fill *f, enum ggml_type typ
                                         struct synth_error *err)
 {
     struct synth_pool *p;
-    uint64_t state;
-    char name[64];
+    uint64_t           state;
+    char               name[64];
 
     for (size_t i = 0; i < f->pool_count; i++)
         if (f->pools[i].type == type && f->pools[i].std == std)
@@ -162,10 +162,10 @@ static int write_pooled(struct synth_fill *f, const struct synth_tensor *t, FILE
                         struct synth_error *err)
 {
     const struct synth_pool *pool = pool_of(f, t->type, t->std, err);
-    const size_t block = ggml_type_size(t->type);
-    const size_t half_row = ggml_row_size(t->type, t->ne[0]) / 2;
-    uint64_t state = stream_of(f->seed, t->name);
-    size_t left = t->bytes;
+    const size_t             block = ggml_type_size(t->type);
+    const size_t             half_row = ggml_row_size(t->type, t->ne[0]) / 2;
+    uint64_t                 state = stream_of(f->seed, t->name);
+    size_t                   left = t->bytes;
 
     if (!pool)
         return -1;
@@ -175,8 +175,8 @@ static int write_pooled(struct synth_fill *f, const struct synth_tensor *t, FILE
 
         for (size_t at = 0; at < chunk;) {
             uint64_t r = next_u64(&state);
-            size_t bytes = PIECE_BYTES_MIN + (size_t)(r >> 48) % PIECE_BYTES_SPAN;
-            size_t from;
+            size_t   bytes = PIECE_BYTES_MIN + (size_t)(r >> 48) % PIECE_BYTES_SPAN;
+            size_t   from;
 
             if (bytes > half_row)
                 bytes = half_row;
@@ -201,8 +201,8 @@ int synth_fill_write(struct synth_fill *f, const struct synth_tensor *t, FILE *f
         rope_factors(f->shape, f->floats, t->ne[0]);
         return write_bytes(f->floats, t->bytes, file, err);
     }
-    if (t->ne[0] * t->ne[1] * t->ne[2] <= DIRECT_ELEMENTS_MAX
-        || t->ne[0] < POOLED_BLOCKS_MIN * ggml_blck_size(t->type))
+    if (t->ne[0] * t->ne[1] * t->ne[2] <= DIRECT_ELEMENTS_MAX ||
+        t->ne[0] < POOLED_BLOCKS_MIN * ggml_blck_size(t->type))
         return write_direct(f, t, file, err);
     return write_pooled(f, t, file, err);
 }

@@ -18,22 +18,22 @@ enum { SYNTH_POOLS_MAX = 48 };
 
 struct synth_pool {
     enum ggml_type type;
-    float std;
-    size_t bytes;
-    uint8_t *data; /* owned */
+    float          std;
+    size_t         bytes;
+    uint8_t       *data; /* owned */
 };
 
 struct synth_fill {
-    uint64_t seed;
+    uint64_t                  seed;
     const struct synth_shape *shape; /* borrowed */
-    struct synth_pool pools[SYNTH_POOLS_MAX];
-    size_t pool_count;
-    float *floats;   /* owned; one batch before it is quantised */
-    uint8_t *chunk;  /* owned; one write */
+    struct synth_pool         pools[SYNTH_POOLS_MAX];
+    size_t                    pool_count;
+    float                    *floats; /* owned; one batch before it is quantised */
+    uint8_t                  *chunk;  /* owned; one write */
 };
 
-int synth_fill_init(struct synth_fill *f, const struct synth_shape *s, uint64_t seed,
-                    struct synth_error *err);
+int  synth_fill_init(struct synth_fill *f, const struct synth_shape *s, uint64_t seed,
+                     struct synth_error *err);
 void synth_fill_fini(struct synth_fill *f);
 
 /* Write the t->bytes bytes of a tensor, without padding. */

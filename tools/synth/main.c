@@ -20,22 +20,25 @@
 
 static void print_help(void)
 {
-    fputs("mcp-synth writes a GGUF model of random weights.\n\n"
-          "  mcp-synth --shape NAME [--quant TYPE] [--vocab FILE] [--seed N]\n"
-          "            [--set key=value]... [--split-max-bytes N] -o OUT.gguf\n"
-          "  mcp-synth --list\n\n"
-          "  --shape NAME          the model to imitate, see --list\n"
-          "  --quant TYPE          type of the matrices, f16 unless given\n"
-          "  --vocab FILE          GGUF file to take the tokenizer from; without it one is made up\n"
-          "  --seed N              other weights for another number, 1 unless given\n"
-          "  --set key=value       change a size or a switch of the shape\n"
-          "  --split-max-bytes N   write OUT-00001-of-0000N.gguf..., each with at most N bytes\n"
-          "                        of tensors (K, M and G are 1000s)\n"
-          "  -o, --output FILE     where to write\n"
-          "\nQuantisations:", stdout);
+    fputs(
+        "mcp-synth writes a GGUF model of random weights.\n\n"
+        "  mcp-synth --shape NAME [--quant TYPE] [--vocab FILE] [--seed N]\n"
+        "            [--set key=value]... [--split-max-bytes N] -o OUT.gguf\n"
+        "  mcp-synth --list\n\n"
+        "  --shape NAME          the model to imitate, see --list\n"
+        "  --quant TYPE          type of the matrices, f16 unless given\n"
+        "  --vocab FILE          GGUF file to take the tokenizer from; without it one is made up\n"
+        "  --seed N              other weights for another number, 1 unless given\n"
+        "  --set key=value       change a size or a switch of the shape\n"
+        "  --split-max-bytes N   write OUT-00001-of-0000N.gguf..., each with at most N bytes\n"
+        "                        of tensors (K, M and G are 1000s)\n"
+        "  -o, --output FILE     where to write\n"
+        "\nQuantisations:",
+        stdout);
     synth_quant_print(stdout);
     fputs("\nKeys of --set (rope_scaling: 0 none, 1 linear, 2 yarn, 3 llama3; gating: 1 softmax,\n"
-          "2 sigmoid; switches: 0 or 1):", stdout);
+          "2 sigmoid; switches: 0 or 1):",
+          stdout);
     synth_shape_print_keys(stdout);
 }
 
@@ -43,8 +46,8 @@ static int parse_u64(const char *option, const char *text, bool units, uint64_t 
                      struct synth_error *err)
 {
     unsigned long long v;
-    uint64_t unit = 1;
-    char *end;
+    uint64_t           unit = 1;
+    char              *end;
 
     errno = 0;
     v = strtoull(text, &end, 10);
@@ -82,9 +85,9 @@ static int parse(int argc, char **argv, struct synth_job *job, struct synth_shap
         { "help", no_argument, NULL, 'h' },
         { 0 },
     };
-    const char *shape_name = NULL, *quant_name = "f16";
+    const char               *shape_name = NULL, *quant_name = "f16";
     const struct synth_shape *found;
-    int opt, rc = 0;
+    int                       opt, rc = 0;
 
     opterr = 0;
     while (rc == 0 && (opt = getopt_long(argc, argv, ":o:h", options, NULL)) != -1) {
@@ -139,13 +142,13 @@ static void drop_log(enum ggml_log_level level, const char *text, void *ctx)
 
 int main(int argc, char **argv)
 {
-    struct synth_shape shape = { 0 };
-    struct synth_job job = { .shape = &shape, .seed = 1 };
+    struct synth_shape  shape = { 0 };
+    struct synth_job    job = { .shape = &shape, .seed = 1 };
     struct synth_result result;
-    struct synth_error err;
-    struct timespec began, ended;
-    enum mode mode = MODE_WRITE;
-    int rc;
+    struct synth_error  err;
+    struct timespec     began, ended;
+    enum mode           mode = MODE_WRITE;
+    int                 rc;
 
     rc = parse(argc, argv, &job, &shape, &mode, &err);
     if (rc == 0 && mode == MODE_LIST) {

@@ -15,15 +15,15 @@
 #include <string.h>
 
 static const struct synth_quant quants[] = {
-    { "f32",    GGML_TYPE_F32,    0,  0 }, { "f16",    GGML_TYPE_F16,    1,  0 },
-    { "bf16",   GGML_TYPE_BF16,   32, 0 }, { "q8_0",   GGML_TYPE_Q8_0,   7,  0 },
-    { "q4_0",   GGML_TYPE_Q4_0,   2,  0 }, { "q4_1",   GGML_TYPE_Q4_1,   3,  0 },
-    { "q5_0",   GGML_TYPE_Q5_0,   8,  0 }, { "q5_1",   GGML_TYPE_Q5_1,   9,  0 },
-    { "q2_k",   GGML_TYPE_Q2_K,   10, 0 }, { "q3_k",   GGML_TYPE_Q3_K,   11, 0 },
-    { "q4_k",   GGML_TYPE_Q4_K,   14, 0 }, { "q5_k",   GGML_TYPE_Q5_K,   16, 0 },
-    { "q6_k",   GGML_TYPE_Q6_K,   18, 0 }, { "iq4_nl", GGML_TYPE_IQ4_NL, 25, 0 },
-    { "iq4_xs", GGML_TYPE_IQ4_XS, 30, 0 }, { "mxfp4",  GGML_TYPE_MXFP4,  38, 0 },
-    { "q4_k_m", GGML_TYPE_Q4_K,   15, 1 },
+    { "f32", GGML_TYPE_F32, 0, 0 },        { "f16", GGML_TYPE_F16, 1, 0 },
+    { "bf16", GGML_TYPE_BF16, 32, 0 },     { "q8_0", GGML_TYPE_Q8_0, 7, 0 },
+    { "q4_0", GGML_TYPE_Q4_0, 2, 0 },      { "q4_1", GGML_TYPE_Q4_1, 3, 0 },
+    { "q5_0", GGML_TYPE_Q5_0, 8, 0 },      { "q5_1", GGML_TYPE_Q5_1, 9, 0 },
+    { "q2_k", GGML_TYPE_Q2_K, 10, 0 },     { "q3_k", GGML_TYPE_Q3_K, 11, 0 },
+    { "q4_k", GGML_TYPE_Q4_K, 14, 0 },     { "q5_k", GGML_TYPE_Q5_K, 16, 0 },
+    { "q6_k", GGML_TYPE_Q6_K, 18, 0 },     { "iq4_nl", GGML_TYPE_IQ4_NL, 25, 0 },
+    { "iq4_xs", GGML_TYPE_IQ4_XS, 30, 0 }, { "mxfp4", GGML_TYPE_MXFP4, 38, 0 },
+    { "q4_k_m", GGML_TYPE_Q4_K, 15, 1 },
 };
 
 enum { QUANTS = sizeof quants / sizeof quants[0] };
@@ -60,13 +60,12 @@ static enum ggml_type mixed_type(const struct synth_shape *s, const char *name, 
 {
     uint32_t layer = 0;
 
-    if (strcmp(name, "output.weight") == 0
-        || (s->tied && strcmp(name, "token_embd.weight") == 0))
+    if (strcmp(name, "output.weight") == 0 || (s->tied && strcmp(name, "token_embd.weight") == 0))
         return row % ggml_blck_size(GGML_TYPE_Q4_K) ? GGML_TYPE_Q8_0 : GGML_TYPE_Q6_K;
     if (sscanf(name, "blk.%u.", &layer) != 1)
         return GGML_TYPE_Q4_K;
-    if (strstr(name, "attn_v.weight") || strstr(name, "attn_qkv.weight")
-        || strstr(name, "attn_kv_b.weight")) {
+    if (strstr(name, "attn_v.weight") || strstr(name, "attn_qkv.weight") ||
+        strstr(name, "attn_kv_b.weight")) {
         if (s->experts == 8)
             return GGML_TYPE_Q8_0;
         return use_more_bits(layer, s->layers) ? GGML_TYPE_Q6_K : GGML_TYPE_Q4_K;
@@ -90,10 +89,10 @@ static enum ggml_type fitting_type(enum ggml_type type, int64_t row)
     switch ((int)type) {
     case GGML_TYPE_IQ4_XS: small = GGML_TYPE_IQ4_NL; break;
     case GGML_TYPE_Q2_K:
-    case GGML_TYPE_Q3_K:   small = GGML_TYPE_Q4_0;   break;
-    case GGML_TYPE_Q4_K:   small = GGML_TYPE_Q5_0;   break;
-    case GGML_TYPE_Q5_K:   small = GGML_TYPE_Q5_1;   break;
-    case GGML_TYPE_Q6_K:   small = GGML_TYPE_Q8_0;   break;
+    case GGML_TYPE_Q3_K: small = GGML_TYPE_Q4_0; break;
+    case GGML_TYPE_Q4_K: small = GGML_TYPE_Q5_0; break;
+    case GGML_TYPE_Q5_K: small = GGML_TYPE_Q5_1; break;
+    case GGML_TYPE_Q6_K: small = GGML_TYPE_Q8_0; break;
     default: break;
     }
     return row % ggml_blck_size(small) == 0 ? small : GGML_TYPE_F16;
@@ -101,20 +100,20 @@ static enum ggml_type fitting_type(enum ggml_type type, int64_t row)
 
 /* State of one listing.  Running out of memory is noted and reported once. */
 struct builder {
-    struct synth_plan *plan;
+    struct synth_plan        *plan;
     const struct synth_shape *s;
     const struct synth_quant *q;
-    int layer; /* -1: outside of the layers */
-    bool out_of_memory;
+    int                       layer; /* -1: outside of the layers */
+    bool                      out_of_memory;
 };
 
 static struct synth_tensor *append(struct builder *b, const char *name)
 {
-    struct synth_plan *p = b->plan;
+    struct synth_plan   *p = b->plan;
     struct synth_tensor *t;
 
     if (p->count == p->capacity) {
-        size_t capacity = p->capacity ? 2 * p->capacity : 256;
+        size_t               capacity = p->capacity ? 2 * p->capacity : 256;
         struct synth_tensor *grown = realloc(p->tensors, capacity * sizeof *grown);
 
         if (!grown) {
@@ -179,7 +178,7 @@ static void weight(struct builder *b, const char *name, float std, int64_t n0, i
                    int64_t n2)
 {
     struct synth_tensor *t = append(b, name);
-    enum ggml_type type = b->q->type;
+    enum ggml_type       type = b->q->type;
 
     if (!t)
         return;
@@ -230,7 +229,7 @@ static void add_attention(struct builder *b)
 static void add_latent_attention(struct builder *b)
 {
     const struct synth_shape *s = b->s;
-    const int64_t heads = s->heads, q = heads * s->head_dim;
+    const int64_t             heads = s->heads, q = heads * s->head_dim;
 
     if (s->q_lora) {
         linear(b, "attn_q_a.weight", 1, s->n_embd, s->q_lora);
@@ -269,7 +268,7 @@ static void add_ffn(struct builder *b)
 static void add_experts(struct builder *b)
 {
     const struct synth_shape *s = b->s;
-    const int64_t shared = (int64_t)s->expert_ff * s->experts_shared;
+    const int64_t             shared = (int64_t)s->expert_ff * s->experts_shared;
     const float in = 1 / sqrtf((float)s->n_embd), out = 1 / sqrtf((float)s->expert_ff);
 
     linear(b, "ffn_gate_inp.weight", GAIN_ROUTER, s->n_embd, s->experts);
@@ -287,7 +286,7 @@ int synth_plan_init(struct synth_plan *p, const struct synth_shape *s, const str
                     struct synth_error *err)
 {
     struct builder b = { .plan = p, .s = s, .q = q, .layer = -1 };
-    const float unit = 1 / sqrtf((float)s->n_embd);
+    const float    unit = 1 / sqrtf((float)s->n_embd);
 
     *p = (struct synth_plan){ 0 };
     weight(&b, "token_embd.weight", s->tied ? unit : 1, s->n_embd, s->vocab, 0);

@@ -22,16 +22,16 @@ enum synth_arch {
 
 /* Values are what `--set rope_scaling=N` takes. */
 enum synth_rope_scaling {
-    SYNTH_ROPE_NONE   = 0,
+    SYNTH_ROPE_NONE = 0,
     SYNTH_ROPE_LINEAR = 1,
-    SYNTH_ROPE_YARN   = 2,
+    SYNTH_ROPE_YARN = 2,
     SYNTH_ROPE_LLAMA3 = 3, /* no keys; the factors are a rope_freqs.weight tensor */
 };
 
 struct synth_shape {
-    const char *name;
+    const char     *name;
     enum synth_arch arch;
-    uint32_t tiny; /* a test model: all its weights are drawn one by one */
+    uint32_t        tiny; /* a test model: all its weights are drawn one by one */
 
     uint32_t layers;
     uint32_t n_embd;
@@ -49,12 +49,12 @@ struct synth_shape {
     uint32_t rope_orig_ctx;
     float    rope_log_mul; /* 0: key absent; DeepSeek's 0.1 * mscale_all_dim */
 
-    uint32_t tied;      /* no output.weight */
+    uint32_t tied; /* no output.weight */
     uint32_t qkv_bias;
-    uint32_t out_bias;  /* attn_output.bias, llama only */
-    uint32_t ffn_bias;  /* llama only */
+    uint32_t out_bias;   /* attn_output.bias, llama only */
+    uint32_t ffn_bias;   /* llama only */
     uint32_t logit_bias; /* output.bias, qwen2 only */
-    uint32_t fused_qkv; /* one attn_qkv.weight */
+    uint32_t fused_qkv;  /* one attn_qkv.weight */
 
     /* deepseek2 only from here; kv_heads and head_dim are derived there */
     uint32_t mla;    /* 1: attn_k_b and attn_v_b; 0: older files' attn_kv_b */
@@ -68,7 +68,7 @@ struct synth_shape {
     uint32_t experts_used;
     uint32_t experts_shared;
     uint32_t expert_ff;
-    uint32_t groups;      /* 0: experts are not grouped */
+    uint32_t groups; /* 0: experts are not grouped */
     uint32_t groups_used;
     uint32_t gating;      /* 1 softmax, 2 sigmoid, as in the GGUF key */
     uint32_t expert_bias; /* exp_probs_b.bias */

@@ -10,12 +10,12 @@
 #include <string.h>
 
 enum {
-    TOKEN_NORMAL  = 1, /* llama.cpp's enum llama_token_type */
+    TOKEN_NORMAL = 1, /* llama.cpp's enum llama_token_type */
     TOKEN_UNKNOWN = 2,
     TOKEN_CONTROL = 3,
-    TOKEN_UNUSED  = 5,
-    TOKEN_BYTE    = 6,
-    MOVED_MAX = 16, /* ids that llama.cpp knows: bos, eos, pad, ... */
+    TOKEN_UNUSED = 5,
+    TOKEN_BYTE = 6,
+    MOVED_MAX = 16,      /* ids that llama.cpp knows: bos, eos, pad, ... */
     TEXT_BYTES_MAX = 24, /* "[PAD4294967295]" and "<|im_start|>" fit */
 };
 
@@ -26,10 +26,10 @@ static const char chatml[] =
 
 /* Parallel arrays as the keys have them. */
 struct tokens {
-    uint32_t count;
-    const char **text;  /* points into a source file or into `own` */
-    float *score;
-    int32_t *type;
+    uint32_t     count;
+    const char **text; /* points into a source file or into `own` */
+    float       *score;
+    int32_t     *type;
     char (*own)[TEXT_BYTES_MAX];
 };
 
@@ -69,7 +69,7 @@ static void filler(char *text, uint32_t i)
 {
     static const char letters[] = "etaoinshrdlcumwfgypbvkjxqz";
     static const char mark[] = "\xe2\x96\x81"; /* U+2581, SentencePiece's space */
-    uint32_t length = 2, combinations = 26 * 26;
+    uint32_t          length = 2, combinations = 26 * 26;
 
     if (i == 0) {
         memcpy(text, mark, sizeof mark);
@@ -92,7 +92,7 @@ int synth_vocab_invent(struct gguf_context *out, uint32_t n_vocab, struct synth_
 {
     static const char *const special[] = { "<unk>", "<s>", "</s>" };
     static const char *const marks[] = { "<|im_start|>", "<|im_end|>" };
-    struct tokens t;
+    struct tokens            t;
 
     if (n_vocab < SYNTH_VOCAB_MIN)
         return synth_fail(err, "a made-up tokenizer needs a vocab of at least %d, not %u",
@@ -160,26 +160,25 @@ static int copy_key(struct gguf_context *out, const struct gguf_context *in, int
     const char *key = gguf_get_key(in, id);
 
     switch (gguf_get_kv_type(in, id)) {
-    case GGUF_TYPE_UINT8:   gguf_set_val_u8(out, key, gguf_get_val_u8(in, id));     break;
-    case GGUF_TYPE_INT8:    gguf_set_val_i8(out, key, gguf_get_val_i8(in, id));     break;
-    case GGUF_TYPE_UINT16:  gguf_set_val_u16(out, key, gguf_get_val_u16(in, id));   break;
-    case GGUF_TYPE_INT16:   gguf_set_val_i16(out, key, gguf_get_val_i16(in, id));   break;
-    case GGUF_TYPE_UINT32:  gguf_set_val_u32(out, key, gguf_get_val_u32(in, id));   break;
-    case GGUF_TYPE_INT32:   gguf_set_val_i32(out, key, gguf_get_val_i32(in, id));   break;
-    case GGUF_TYPE_FLOAT32: gguf_set_val_f32(out, key, gguf_get_val_f32(in, id));   break;
-    case GGUF_TYPE_UINT64:  gguf_set_val_u64(out, key, gguf_get_val_u64(in, id));   break;
-    case GGUF_TYPE_INT64:   gguf_set_val_i64(out, key, gguf_get_val_i64(in, id));   break;
-    case GGUF_TYPE_FLOAT64: gguf_set_val_f64(out, key, gguf_get_val_f64(in, id));   break;
-    case GGUF_TYPE_BOOL:    gguf_set_val_bool(out, key, gguf_get_val_bool(in, id)); break;
-    case GGUF_TYPE_STRING:  gguf_set_val_str(out, key, gguf_get_val_str(in, id));   break;
+    case GGUF_TYPE_UINT8: gguf_set_val_u8(out, key, gguf_get_val_u8(in, id)); break;
+    case GGUF_TYPE_INT8: gguf_set_val_i8(out, key, gguf_get_val_i8(in, id)); break;
+    case GGUF_TYPE_UINT16: gguf_set_val_u16(out, key, gguf_get_val_u16(in, id)); break;
+    case GGUF_TYPE_INT16: gguf_set_val_i16(out, key, gguf_get_val_i16(in, id)); break;
+    case GGUF_TYPE_UINT32: gguf_set_val_u32(out, key, gguf_get_val_u32(in, id)); break;
+    case GGUF_TYPE_INT32: gguf_set_val_i32(out, key, gguf_get_val_i32(in, id)); break;
+    case GGUF_TYPE_FLOAT32: gguf_set_val_f32(out, key, gguf_get_val_f32(in, id)); break;
+    case GGUF_TYPE_UINT64: gguf_set_val_u64(out, key, gguf_get_val_u64(in, id)); break;
+    case GGUF_TYPE_INT64: gguf_set_val_i64(out, key, gguf_get_val_i64(in, id)); break;
+    case GGUF_TYPE_FLOAT64: gguf_set_val_f64(out, key, gguf_get_val_f64(in, id)); break;
+    case GGUF_TYPE_BOOL: gguf_set_val_bool(out, key, gguf_get_val_bool(in, id)); break;
+    case GGUF_TYPE_STRING: gguf_set_val_str(out, key, gguf_get_val_str(in, id)); break;
     case GGUF_TYPE_ARRAY:
         if (gguf_get_arr_type(in, id) == GGUF_TYPE_STRING)
             return copy_strings(out, in, id, err);
         gguf_set_arr_data(out, key, gguf_get_arr_type(in, id), gguf_get_arr_data(in, id),
                           gguf_get_arr_n(in, id));
         break;
-    case GGUF_TYPE_COUNT:
-        break;
+    case GGUF_TYPE_COUNT: break;
     }
     return 0;
 }
@@ -190,8 +189,8 @@ static const void *array_of(const struct gguf_context *in, const char *key, enum
 {
     const int64_t id = gguf_find_key(in, key);
 
-    if (id < 0 || gguf_get_kv_type(in, id) != GGUF_TYPE_ARRAY || gguf_get_arr_type(in, id) != type
-        || gguf_get_arr_n(in, id) < n)
+    if (id < 0 || gguf_get_kv_type(in, id) != GGUF_TYPE_ARRAY ||
+        gguf_get_arr_type(in, id) != type || gguf_get_arr_n(in, id) < n)
         return NULL;
     return gguf_get_arr_data(in, id);
 }
@@ -216,8 +215,8 @@ static uint32_t moved_to(const struct moved *m, uint32_t id)
 
 static bool is_special_id(const struct gguf_context *in, int64_t id)
 {
-    return ends_with(gguf_get_key(in, id), "_token_id")
-        && gguf_get_kv_type(in, id) == GGUF_TYPE_UINT32;
+    return ends_with(gguf_get_key(in, id), "_token_id") &&
+           gguf_get_kv_type(in, id) == GGUF_TYPE_UINT32;
 }
 
 static struct moved move_specials(const struct gguf_context *in, size_t n, uint32_t n_vocab)
@@ -230,8 +229,8 @@ static struct moved move_specials(const struct gguf_context *in, size_t n, uint3
         if (!is_special_id(in, id))
             continue;
         token = gguf_get_val_u32(in, id);
-        if (token >= n_vocab && token < n && moved_to(&m, token) == UINT32_MAX
-            && m.count < MOVED_MAX && m.count < n_vocab)
+        if (token >= n_vocab && token < n && moved_to(&m, token) == UINT32_MAX &&
+            m.count < MOVED_MAX && m.count < n_vocab)
             m.from[m.count++] = token;
     }
     return m;
@@ -240,14 +239,14 @@ static struct moved move_specials(const struct gguf_context *in, size_t n, uint3
 static int copy_tokens(struct gguf_context *out, const struct gguf_context *in, const char *path,
                        uint32_t n_vocab, struct moved *moved, struct synth_error *err)
 {
-    const int64_t id = gguf_find_key(in, "tokenizer.ggml.tokens");
-    const float *score;
+    const int64_t  id = gguf_find_key(in, "tokenizer.ggml.tokens");
+    const float   *score;
     const int32_t *type;
-    struct tokens t;
-    size_t n;
+    struct tokens  t;
+    size_t         n;
 
-    if (id < 0 || gguf_get_kv_type(in, id) != GGUF_TYPE_ARRAY
-        || gguf_get_arr_type(in, id) != GGUF_TYPE_STRING)
+    if (id < 0 || gguf_get_kv_type(in, id) != GGUF_TYPE_ARRAY ||
+        gguf_get_arr_type(in, id) != GGUF_TYPE_STRING)
         return synth_fail(err, "%s has no tokenizer.ggml.tokens", path);
     n = gguf_get_arr_n(in, id);
     score = array_of(in, "tokenizer.ggml.scores", GGUF_TYPE_FLOAT32, n);
@@ -257,7 +256,7 @@ static int copy_tokens(struct gguf_context *out, const struct gguf_context *in, 
         return -1;
     for (uint32_t i = 0; i < n_vocab; i++) {
         const uint32_t from_end = n_vocab - 1 - i;
-        const size_t from = from_end < moved->count ? moved->from[from_end] : i;
+        const size_t   from = from_end < moved->count ? moved->from[from_end] : i;
 
         if (from < n) {
             t.text[i] = gguf_get_arr_str(in, id, from);
@@ -279,7 +278,9 @@ static int copy_tokenizer_key(struct gguf_context *out, const struct gguf_contex
                               const struct moved *moved, struct synth_error *err)
 {
     static const char *const per_token[] = {
-        "tokenizer.ggml.tokens", "tokenizer.ggml.scores", "tokenizer.ggml.token_type",
+        "tokenizer.ggml.tokens",
+        "tokenizer.ggml.scores",
+        "tokenizer.ggml.token_type",
     };
     const char *key = gguf_get_key(in, id);
 
@@ -302,8 +303,8 @@ int synth_vocab_copy(struct gguf_context *out, const char *path, uint32_t n_voca
                      struct synth_error *err)
 {
     struct gguf_context *in;
-    struct moved moved = { 0 };
-    int rc;
+    struct moved         moved = { 0 };
+    int                  rc;
 
     in = gguf_init_from_file(path, (struct gguf_init_params){ .no_alloc = true });
     if (!in)
