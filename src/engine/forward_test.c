@@ -180,6 +180,51 @@ static void rows_are_counted_by_what_windows_ask_for(void **state)
     assert_int_equal(mcp_windows_rows(NULL, 0), 0);
 }
 
+/* Goal:   numbers that overflowed do not hurt what comes in their place: neither after the
+ *         sequence is emptied, nor after its end is cut off.
+ * Method: NaN is written behind the third position, as a forward that overflows does it; the
+ *         sequence is cut back and goes on with other tokens, as one that never overflowed. */
+static void rows_that_were_cut_off_hurt_nobody(void **state)
+{
+    static const uint32_t cuts[] = { 0, 1, 3 };
+    static const int32_t  tokens[] = { 9, 8, 7, 6, 5, 4, 3, 2 };
+    struct mcp_model     *m = run_model(unit_synth("nan.gguf", "tiny-llama", "q4_0", NULL));
+    size_t                width = m->hp.n_vocab;
+    float                *out = run_floats(8 * width), *expected = run_floats(8 * width);
+    uint16_t              nan_row[5 * 128];
+
+    (void)state;
+    memset(nan_row, 0xff, sizeof(nan_row));
+    for (int flash = 0; flash < 2; flash++)
+        for (size_t c = 0; c < UNIT_COUNT(cuts); c++) {
+            mcp_engine_opts    o = run_opts();
+            struct mcp_engine *e, *fresh;
+            char               what[64];
+
+            o.flash = flash ? MCP_FLASH_ON : MCP_FLASH_OFF;
+            e = run_engine(m, &o);
+            fresh = run_engine(m, &o);
+            run_append(e, 0, tokens, 8, out);
+            for (uint32_t l = 0; l < 4; l++)
+                for (int v = 0; v < 2; v++)
+                    assert_int_equal(engine_kv_write(&e->shards[0].kv, 0, l, v != 0, 3, 5,
+                                                     (const uint8_t *)nan_row, NULL),
+                                     MCP_OK);
+            assert_int_equal(engine_trim(e, 0, cuts[c], NULL), MCP_OK);
+            run_append(fresh, 0, tokens, 8, expected);
+            assert_int_equal(engine_trim(fresh, 0, cuts[c], NULL), MCP_OK);
+            run_append(e, 0, tokens + 1, 2, out);
+            run_append(fresh, 0, tokens + 1, 2, expected);
+            snprintf(what, sizeof(what), "flash %d, cut back to %u", flash, cuts[c]);
+            run_rows_equal(out, expected, 2, width, what);
+            engine_close(e);
+            engine_close(fresh);
+        }
+    free(out);
+    free(expected);
+    model_close(m);
+}
+
 /* ---- refusals ------------------------------------------------------------------- */
 
 /* What a refused forward is made of: one good window, then one change. */
@@ -394,6 +439,7 @@ int main(void)
         cmocka_unit_test(windows_together_equal_each_alone),
         cmocka_unit_test(tokens_and_embeddings_may_be_mixed),
         cmocka_unit_test(rows_are_counted_by_what_windows_ask_for),
+        cmocka_unit_test(rows_that_were_cut_off_hurt_nobody),
         cmocka_unit_test(a_refused_forward_changes_nothing),
         cmocka_unit_test(a_running_forward_can_be_cancelled),
     };

@@ -175,7 +175,7 @@ static void without_flash_attention_v_is_transposed(void **state)
         size_t           set = 0;
 
         must_open(&kv, false, GGML_TYPE_F16, GGML_TYPE_F16, flash != 0);
-        for (uint16_t j = 0; j < WIDTH; j++)
+        for (size_t j = 0; j < WIDTH; j++)
             row[j] = (uint16_t)(1000 + j);
         for (int side = 0; side < 2; side++)
             assert_int_equal(
@@ -263,6 +263,94 @@ static void every_layer_of_a_sequence_has_its_own_length(void **state)
     engine_kv_close(&kv);
 }
 
+/* Goal:   clearing zeroes every row of one sequence that was written, and no other byte.
+ * Method: all rows of all sequences filled; each sequence marked up to another position and
+ *         cleared; V transposed, plain and absent. */
+static void clearing_zeroes_what_one_sequence_wrote(void **state)
+{
+    (void)state;
+    for (int kind = 0; kind < 3; kind++) {
+        struct engine_kv kv;
+        size_t           row[2];
+        uint8_t         *full, *got;
+
+        must_open(&kv, kind == 2, GGML_TYPE_F16, GGML_TYPE_F16, kind != 1);
+        for (int v = 0; v < 2; v++)
+            row[v] = engine_kv_row_bytes(&kv, v != 0);
+        full = malloc(CTX * (row[0] + row[1]));
+        got = malloc(CTX * (row[0] + row[1]));
+        assert_true(full != NULL && got != NULL);
+        memset(full, 0x5a, CTX * (row[0] + row[1]));
+        for (uint32_t s = 0; s < SEQS; s++)
+            for (uint32_t l = FIRST; l < FIRST + LAYERS; l++)
+                for (int v = 0; v < 2; v++)
+                    assert_int_equal(engine_kv_write(&kv, s, l, v != 0, 0, CTX, full, NULL),
+                                     MCP_OK);
+        engine_kv_clear(&kv, 1); /* nothing was marked: nothing is there to clear */
+        assert_int_equal(engine_kv_read(&kv, 1, FIRST, false, 0, CTX, got, NULL), MCP_OK);
+        assert_memory_equal(got, full, CTX * row[0]);
+        engine_kv_mark(&kv, 1, 40);
+        engine_kv_mark(&kv, 1, 100);
+        engine_kv_mark(&kv, 1, 7); /* lower than before: the higher one counts */
+        engine_kv_clear(&kv, 1);
+        for (uint32_t s = 0; s < SEQS; s++)
+            for (uint32_t l = FIRST; l < FIRST + LAYERS; l++)
+                for (int v = 0; v < 2; v++) {
+                    size_t zeros = 0;
+
+                    assert_int_equal(engine_kv_read(&kv, s, l, v != 0, 0, CTX, got, NULL), MCP_OK);
+                    for (size_t b = 0; b < 100 * row[v]; b++)
+                        zeros += got[b] == 0;
+                    assert_int_equal(zeros, s == 1 ? 100 * row[v] : 0);
+                    if (s != 1)
+                        assert_memory_equal(got, full, CTX * row[v]);
+                }
+        assert_int_equal(kv.written[1], 0);
+        free(full);
+        free(got);
+        engine_kv_close(&kv);
+    }
+}
+
+/* Goal:   a NaN or an infinity is found in any element, or scale, of each type; the largest
+ *         finite number, and a q8_0 block's bytes of any value, are none. */
+static void rows_that_are_not_finite_are_found(void **state)
+{
+    static const struct {
+        enum ggml_type type;
+        size_t         step, bytes; /* between numbers, in a number */
+        uint32_t       bad[4], good[3];
+    } rows[] = {
+        { GGML_TYPE_F16, 2, 2, { 0x7c00, 0xfc00, 0x7e00, 0xffff }, { 0x7bff, 0xfbff, 0x0001 } },
+        { GGML_TYPE_F32,
+          4,
+          4,
+          { 0x7f800000, 0xff800000, 0x7fc00000, 0x7f800001 },
+          { 0x7f7fffff, 0xff7fffff, 0x00000001 } },
+        { GGML_TYPE_Q8_0, 34, 2, { 0x7c00, 0xfc00, 0x7e00, 0xffff }, { 0x7bff, 0xfbff, 0x0001 } },
+    };
+    uint8_t bytes[34 * 8];
+
+    (void)state;
+    for (size_t r = 0; r < UNIT_COUNT(rows); r++) {
+        for (size_t at = 0; at < sizeof(bytes); at += rows[r].step) {
+            memset(bytes, rows[r].type == GGML_TYPE_Q8_0 ? 0xff : 0, sizeof(bytes));
+            for (size_t b = 0; b < sizeof(bytes); b += rows[r].step)
+                memset(bytes + b, 0, rows[r].bytes);
+            assert_true(engine_kv_finite(rows[r].type, bytes, sizeof(bytes)));
+            for (size_t i = 0; i < 3; i++) {
+                memcpy(bytes + at, &rows[r].good[i], rows[r].bytes);
+                assert_true(engine_kv_finite(rows[r].type, bytes, sizeof(bytes)));
+            }
+            for (size_t i = 0; i < 4; i++) {
+                memcpy(bytes + at, &rows[r].bad[i], rows[r].bytes);
+                assert_false(engine_kv_finite(rows[r].type, bytes, sizeof(bytes)));
+            }
+        }
+        assert_true(engine_kv_finite(rows[r].type, bytes, 0));
+    }
+}
+
 /* Goal:   combinations that cannot be stored or computed are refused with what to change. */
 static void impossible_stores_are_refused(void **state)
 {
@@ -308,6 +396,8 @@ int main(void)
         cmocka_unit_test(without_flash_attention_v_is_transposed),
         cmocka_unit_test(quantised_rows_have_a_rotation_that_undoes_itself),
         cmocka_unit_test(every_layer_of_a_sequence_has_its_own_length),
+        cmocka_unit_test(clearing_zeroes_what_one_sequence_wrote),
+        cmocka_unit_test(rows_that_are_not_finite_are_found),
         cmocka_unit_test(impossible_stores_are_refused),
     };
 

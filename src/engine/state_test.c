@@ -310,6 +310,32 @@ static void a_sealed_block_with_another_header_is_refused(void **state)
     engine_close(e);
 }
 
+/* Goal:   an honest digest over numbers that are none does not bring them in.
+ * Method: an infinity in the first and in the last element of K and of V, sealed again. */
+static void a_sealed_block_of_infinities_is_refused(void **state)
+{
+    struct mcp_engine *e = begun(model, run_opts());
+    size_t             bytes;
+    uint8_t           *block = export(e, 0, 2, 4, 0, 2, &bytes);
+    const size_t       ends[] = { HEADER, HEADER + 510, HEADER + 512, bytes - SUM - 2 };
+
+    (void)state;
+    for (size_t i = 0; i < UNIT_COUNT(ends); i++) {
+        uint8_t   was = block[ends[i] + 1];
+        mcp_error err;
+
+        block[ends[i] + 1] |= 0x7c;
+        seal(block, bytes);
+        unit_refused(engine_import(e, 1, block, bytes, &err), MCP_EFORMAT, &err, "NaN or infinity");
+        block[ends[i] + 1] = was;
+    }
+    run_lengths(e, 1, 0);
+    seal(block, bytes);
+    assert_int_equal(engine_import(e, 1, block, bytes, NULL), MCP_OK);
+    free(block);
+    engine_close(e);
+}
+
 /* Goal:   only a block of this model and these types comes in; its quantisation may differ. */
 static void blocks_of_another_model_or_type_are_refused(void **state)
 {
@@ -465,6 +491,7 @@ int main(void)
         cmocka_unit_test(any_changed_byte_is_noticed),
         cmocka_unit_test(a_block_of_another_length_is_refused),
         cmocka_unit_test(a_sealed_block_with_another_header_is_refused),
+        cmocka_unit_test(a_sealed_block_of_infinities_is_refused),
         cmocka_unit_test(blocks_of_another_model_or_type_are_refused),
         cmocka_unit_test(a_block_must_continue_the_sequence),
         cmocka_unit_test(a_part_of_the_layers_takes_its_own_blocks),
