@@ -41,7 +41,7 @@ MCP_API void mcp_session_close(mcp_session *session);
 typedef struct {
     uint32_t struct_size;
     uint32_t max_tokens;  /* -n: most tokens generated */
-    float    temperature; /* <= 0: the most likely token, always */
+    float    temperature; /* below 1e-6: the most likely token, always */
     int32_t  top_k;       /* <= 0: off */
     float    top_p;       /* >= 1: off */
     float    min_p;       /* <= 0: off */
@@ -88,7 +88,8 @@ typedef int (*mcp_token_fn)(int32_t token, const char *bytes, size_t count, void
 
 /* Continue `tokens` (the whole conversation so far: the longest prefix shared with
  * what the session has seen is not computed again).  *result is filled also when the
- * answer was cut short; a stop by callback or cancel is success.  After a failure the
+ * answer was cut short; a stop by callback or by an mcp_engine_cancel() during the call is
+ * success.  (One from before the call does not count.)  After a failure the
  * session keeps the positions that were computed.
  *   MCP_ERANGE  empty prompt, prompt longer than the context, bad token id */
 MCP_API int mcp_session_generate(mcp_session *session, const int32_t *tokens, uint32_t count,

@@ -7,6 +7,9 @@
 #include <math.h>
 #include <stdlib.h>
 
+/* Dividing logits by less would overflow; the draw is the most likely token long before. */
+#define TEMPERATURE_MIN 1e-6f
+
 struct sampler {
     uint32_t              n_vocab;
     struct llama_sampler *chain;      /* NULL: greedy */
@@ -20,7 +23,7 @@ struct sampler *sampler_new(const mcp_generate_opts *opts, uint32_t n_vocab, uin
     if (s == NULL)
         return NULL;
     s->n_vocab = n_vocab;
-    if (opts->temperature <= 0.0f)
+    if (opts->temperature < TEMPERATURE_MIN)
         return s;
 
     s->candidates = malloc(n_vocab * sizeof(*s->candidates));

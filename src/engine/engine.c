@@ -266,8 +266,8 @@ int engine_trim(struct mcp_engine *e, uint32_t seq, uint32_t pos, mcp_error *err
         if (*length > pos)
             *length = pos;
     }
-    for (uint32_t i = 0; i < e->shard_count && pos == 0; i++)
-        engine_kv_clear(&e->shards[i].kv, seq);
+    for (uint32_t i = 0; i < e->shard_count; i++)
+        engine_kv_clear(&e->shards[i].kv, seq, pos);
     return MCP_OK;
 }
 

@@ -350,6 +350,25 @@ static int run_batch(struct mcp_engine *e, uint32_t first, uint32_t last, mcp_wa
     return rc;
 }
 
+/* Rows that a failed forward may have written.  Layers outside its range can be further on:
+ * only what is behind every layer's length is given up. */
+static void forget_rows(struct mcp_engine *e, const mcp_window *windows, uint32_t count)
+{
+    for (uint32_t i = 0; i < count; i++) {
+        for (uint32_t j = 0; j < e->shard_count; j++) {
+            struct engine_shard *s = &e->shards[j];
+            uint32_t             longest = 0;
+
+            for (uint32_t layer = s->first; layer < s->last; layer++) {
+                uint32_t length = *engine_kv_length(&s->kv, windows[i].seq, layer);
+
+                longest = length > longest ? length : longest;
+            }
+            engine_kv_clear(&s->kv, windows[i].seq, longest);
+        }
+    }
+}
+
 int engine_forward(struct mcp_engine *e, uint32_t first, uint32_t last, mcp_want want,
                    const mcp_window *windows, uint32_t count, float *out, size_t out_floats,
                    mcp_error *err)
@@ -384,8 +403,10 @@ int engine_forward(struct mcp_engine *e, uint32_t first, uint32_t last, mcp_want
         engine_shard_wait(&e->shards[i]);
     if (rc == MCP_ECANCELED)
         atomic_store(&e->cancel, 0);
-    if (rc < 0)
+    if (rc < 0) {
+        forget_rows(e, windows, count);
         return rc;
+    }
 
     /* Only now do the new rows count: a failed forward leaves the lengths alone. */
     for (uint32_t i = 0; i < count; i++)

@@ -182,18 +182,38 @@ size_t engine_kv_row_bytes(const struct engine_kv *kv, bool v)
     return v ? ggml_row_size(kv->type_v, kv->width_v) : ggml_row_size(kv->type_k, kv->width_k);
 }
 
-void engine_kv_clear(struct engine_kv *kv, uint32_t seq)
+/* Transposed rows are columns: the same positions of every column, or the region whole. */
+static void clear_transposed(struct engine_kv *kv, struct ggml_tensor *t, uint32_t seq,
+                             uint32_t pos)
 {
-    for (uint32_t i = 0; i < kv->last - kv->first && kv->written[seq] > 0; i++) {
-        size_t row_k = engine_kv_row_bytes(kv, false), row_v = engine_kv_row_bytes(kv, true);
-        /* Transposed rows are columns: clear the region whole. */
-        size_t count_v = kv->flash ? kv->written[seq] : kv->ctx;
+    size_t element = ggml_type_size(kv->type_v);
+    size_t region = element * kv->ctx * kv->width_v;
 
-        ggml_backend_tensor_memset(kv->k[i], 0, row_k * kv->ctx * seq, row_k * kv->written[seq]);
-        if (kv->v[i] != NULL)
-            ggml_backend_tensor_memset(kv->v[i], 0, row_v * kv->ctx * seq, row_v * count_v);
+    if (pos == 0) {
+        ggml_backend_tensor_memset(t, 0, region * seq, region);
+        return;
     }
-    kv->written[seq] = 0;
+    for (uint32_t j = 0; j < kv->width_v; j++)
+        ggml_backend_tensor_memset(t, 0, region * seq + (j * (size_t)kv->ctx + pos) * element,
+                                   (kv->written[seq] - pos) * element);
+}
+
+void engine_kv_clear(struct engine_kv *kv, uint32_t seq, uint32_t pos)
+{
+    size_t row_k = engine_kv_row_bytes(kv, false), row_v = engine_kv_row_bytes(kv, true);
+    size_t first = (size_t)seq * kv->ctx + pos;
+
+    if (kv->written[seq] <= pos)
+        return;
+    for (uint32_t i = 0; i < kv->last - kv->first; i++) {
+        ggml_backend_tensor_memset(kv->k[i], 0, first * row_k, (kv->written[seq] - pos) * row_k);
+        if (kv->v[i] != NULL && kv->flash)
+            ggml_backend_tensor_memset(kv->v[i], 0, first * row_v,
+                                       (kv->written[seq] - pos) * row_v);
+        else if (kv->v[i] != NULL)
+            clear_transposed(kv, kv->v[i], seq, pos);
+    }
+    kv->written[seq] = pos;
 }
 
 bool engine_kv_finite(enum ggml_type type, const uint8_t *rows, size_t bytes)

@@ -9,9 +9,9 @@
  * is lowering a number.  Rows at and behind a sequence's length hold old or zero bytes;
  * the attention mask keeps them out.
  *
- * Masked is not harmless, though: zero times a NaN or an infinity is NaN.  A sequence whose
- * numbers overflowed must not hurt the next one in its place, so a sequence that begins anew
- * gets zeroed rows (engine_kv_clear), and imported rows must be finite.
+ * Masked is not harmless, though: zero times a NaN or an infinity is NaN.  Numbers
+ * that overflowed must not hurt what comes in their place, so rows that are given up are
+ * zeroed (engine_kv_clear), and imported rows must be finite.
  *
  * length[seq][layer] is the truth about what is stored: ranges of one sequence may run at
  * different times, so each layer has its own.
@@ -70,8 +70,8 @@ static inline void engine_kv_mark(struct engine_kv *kv, uint32_t seq, uint32_t e
         kv->written[seq] = end;
 }
 
-/* Zero every row of the sequence that was ever written.  Lengths are not touched. */
-void engine_kv_clear(struct engine_kv *kv, uint32_t seq);
+/* Zero the rows from `pos` on that may hold something.  Lengths are not touched. */
+void engine_kv_clear(struct engine_kv *kv, uint32_t seq, uint32_t pos);
 
 /* No NaN and no infinity in `bytes` of whole rows (or of their scales). */
 bool engine_kv_finite(enum ggml_type type, const uint8_t *rows, size_t bytes);

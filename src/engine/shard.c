@@ -13,13 +13,12 @@
 
 /* Reserve the compute buffer for the largest batches, so that it never moves: built
  * graphs hold addresses into it. */
-static int reserve(struct engine_shard *s, const struct mcp_engine *e, const mcp_engine_opts *opts,
-                   mcp_error *err)
+static int reserve(struct engine_shard *s, const struct mcp_engine *e, mcp_error *err)
 {
     bool     head = s->last == e->model->hp.n_layer;
-    uint32_t seqs = s->kv.seqs < opts->ubatch_tokens ? s->kv.seqs : opts->ubatch_tokens;
-    struct engine_segment one = { 0, 1, opts->ubatch_tokens, s->kv.ctx };
-    struct engine_segment all = { 0, seqs, opts->ubatch_tokens / seqs, s->kv.ctx };
+    uint32_t seqs = s->kv.seqs < e->info.ubatch_tokens ? s->kv.seqs : e->info.ubatch_tokens;
+    struct engine_segment one = { 0, 1, e->info.ubatch_tokens, s->kv.ctx };
+    struct engine_segment all = { 0, seqs, e->info.ubatch_tokens / seqs, s->kv.ctx };
     struct {
         struct engine_segment *segment;
         uint32_t               rows;
@@ -50,7 +49,7 @@ static int reserve(struct engine_shard *s, const struct mcp_engine *e, const mcp
         if (!ok)
             return base_fail(err, MCP_ENOMEM,
                              "a compute buffer for %u tokens does not fit %s; lower -ub or -c",
-                             opts->ubatch_tokens, s->device.name);
+                             e->info.ubatch_tokens, s->device.name);
     }
     s->compute_bytes = ggml_gallocr_get_buffer_size(s->compute, 0);
     return MCP_OK;
@@ -105,7 +104,7 @@ int engine_shard_open(struct engine_shard *s, const struct mcp_engine *e, const 
     for (size_t i = 0; i < 2 && rc == MCP_OK && s->device.gpu; i++)
         s->stage[i].busy = ggml_backend_event_new(s->device.dev);
     if (rc == MCP_OK)
-        rc = reserve(s, e, opts, err);
+        rc = reserve(s, e, err);
     return rc;
 }
 

@@ -154,23 +154,24 @@ static int split_numbers(const struct model_part *part, uint32_t *number, uint32
     return MCP_OK;
 }
 
-/* "dir/name-00002-of-00005.gguf" for part 1 of 5, from any part's path.  NULL when the
- * path does not end that way. */
-static char *part_path(const char *path, uint32_t index, uint32_t count)
+/* "dir/name-00002-of-00005.gguf" for part 1 of 5, from any part's path, into a new string. */
+static int part_path(char **out, const char *path, uint32_t index, uint32_t count, mcp_error *err)
 {
     static const char pattern[] = "-00000-of-00000.gguf";
     size_t            tail = sizeof(pattern) - 1;
     size_t            length = strlen(path);
-    char             *name;
 
     if (length <= tail || strcmp(path + length - 5, ".gguf") != 0 ||
         strncmp(path + length - tail + 6, "-of-", 4) != 0)
-        return NULL;
-    name = malloc(length + 32);
-    if (name != NULL)
-        snprintf(name, length + 32, "%.*s-%05u-of-%05u.gguf", (int)(length - tail), path, index + 1,
-                 count);
-    return name;
+        return base_fail(err, MCP_EFORMAT,
+                         "%s: one of %u parts, but the name does not end in -NNNNN-of-%05u.gguf",
+                         path, count, count);
+    *out = malloc(length + 32);
+    if (*out == NULL)
+        return base_fail(err, MCP_ENOMEM, "%s: name of part %u", path, index + 1);
+    snprintf(*out, length + 32, "%.*s-%05u-of-%05u.gguf", (int)(length - tail), path, index + 1,
+             count);
+    return MCP_OK;
 }
 
 static int parts_open(struct model_file *file, const char *path, mcp_error *err)
@@ -201,11 +202,9 @@ static int parts_open(struct model_file *file, const char *path, mcp_error *err)
 
         if (i == number)
             continue;
-        name = part_path(path, i, count);
-        if (name == NULL)
-            return base_fail(err, MCP_EFORMAT,
-                             "%s: part %u of %u, but the name does not end in -%05u-of-%05u.gguf",
-                             path, number + 1, count, number + 1, count);
+        rc = part_path(&name, path, i, count, err);
+        if (rc < 0)
+            return rc;
         rc = part_open(&file->parts[i], name, err);
         if (rc == MCP_OK)
             rc = split_numbers(&file->parts[i], &no, &of, err);

@@ -239,7 +239,7 @@ static void parts_that_do_not_belong_together_are_refused(void **state)
     must_refuse(part("other", 0), MCP_EFORMAT, "is not part 2 of");
 
     copy(part("split", 1), odd);
-    must_refuse(odd, MCP_EFORMAT, "the name does not end in -00002-of-");
+    must_refuse(odd, MCP_EFORMAT, "the name does not end in -NNNNN-of-00004.gguf");
     copy(part("split", 1), almost);
     must_refuse(almost, MCP_EFORMAT, "the name does not end in");
 

@@ -6,9 +6,10 @@
  * u64, floats their IEEE bits as u64, strings length-prefixed.
  *
  *   model:    "mcp-model-1", architecture, the hyper-parameters in the order of
- *             add_hparams(), the tokenizer keys in the order of tokenizer_keys[] (tokens
- *             and merges as count + strings), then for each norm tensor, in order of
- *             layer and slot, its name and f32 bytes.
+ *             add_hparams(), the tokenizer keys in the order of tokenizer_keys[] (name and
+ *             GGUF type, then a string, a number's own bytes, or element type, count and
+ *             elements), then for each norm tensor, in order of layer and slot, then the
+ *             output norm and the rope factors, its name and f32 bytes.
  *   weights:  "mcp-weights-1", then for each tensor of the layer, in order of slot, its
  *             name, type, four dimensions and bytes.
  *
@@ -66,16 +67,35 @@ static void add_hparams(struct base_sha256 *h, const struct model_hparams *hp)
 }
 
 static const char *const tokenizer_keys[] = {
-    "tokenizer.ggml.model",        "tokenizer.ggml.pre",           "tokenizer.ggml.tokens",
-    "tokenizer.ggml.merges",       "tokenizer.ggml.token_type",    "tokenizer.ggml.bos_token_id",
-    "tokenizer.ggml.eos_token_id", "tokenizer.ggml.add_bos_token",
+    "tokenizer.ggml.model",        "tokenizer.ggml.pre",          "tokenizer.ggml.tokens",
+    "tokenizer.ggml.merges",       "tokenizer.ggml.token_type",   "tokenizer.ggml.scores",
+    "tokenizer.ggml.bos_token_id", "tokenizer.ggml.eos_token_id", "tokenizer.ggml.add_bos_token",
 };
+
+/* Bytes of a number in a GGUF; 0 for strings and arrays. */
+static size_t number_bytes(enum gguf_type type)
+{
+    switch (type) {
+    case GGUF_TYPE_UINT8:
+    case GGUF_TYPE_INT8:
+    case GGUF_TYPE_BOOL: return 1;
+    case GGUF_TYPE_UINT16:
+    case GGUF_TYPE_INT16: return 2;
+    case GGUF_TYPE_UINT32:
+    case GGUF_TYPE_INT32:
+    case GGUF_TYPE_FLOAT32: return 4;
+    case GGUF_TYPE_UINT64:
+    case GGUF_TYPE_INT64:
+    case GGUF_TYPE_FLOAT64: return 8;
+    default: return 0;
+    }
+}
 
 static void add_key(struct base_sha256 *h, const struct gguf_context *gguf, const char *key)
 {
     int64_t        id = gguf_find_key(gguf, key);
     enum gguf_type type;
-    size_t         count = 1;
+    size_t         count;
 
     add_text(h, key);
     if (id < 0) {
@@ -83,23 +103,20 @@ static void add_key(struct base_sha256 *h, const struct gguf_context *gguf, cons
         return;
     }
     type = gguf_get_kv_type(gguf, id);
+    base_sha256_add_u64(h, (uint64_t)type);
     if (type == GGUF_TYPE_STRING) {
         add_text(h, gguf_get_val_str(gguf, id));
     } else if (type != GGUF_TYPE_ARRAY) {
-        /* Only the booleans and u32 ids of the list come here. */
-        base_sha256_add_u64(h, type == GGUF_TYPE_UINT32
-                                   ? gguf_get_val_u32(gguf, id)
-                                   : *(const uint8_t *)gguf_get_val_data(gguf, id));
+        base_sha256_add(h, gguf_get_val_data(gguf, id), number_bytes(type));
     } else {
         type = gguf_get_arr_type(gguf, id);
         count = gguf_get_arr_n(gguf, id);
+        base_sha256_add_u64(h, (uint64_t)type);
         base_sha256_add_u64(h, count);
-        if (type == GGUF_TYPE_STRING) {
-            for (size_t i = 0; i < count; i++)
-                add_text(h, gguf_get_arr_str(gguf, id, i));
-        } else if (type == GGUF_TYPE_INT32 || type == GGUF_TYPE_UINT32) {
-            base_sha256_add(h, gguf_get_arr_data(gguf, id), count * 4);
-        }
+        for (size_t i = 0; i < count && type == GGUF_TYPE_STRING; i++)
+            add_text(h, gguf_get_arr_str(gguf, id, i));
+        if (type != GGUF_TYPE_STRING)
+            base_sha256_add(h, gguf_get_arr_data(gguf, id), count * number_bytes(type));
     }
 }
 
@@ -131,6 +148,7 @@ int model_fingerprint(const struct mcp_model *model, uint8_t out[MCP_FINGERPRINT
                 if (model_slot_role((enum model_slot)slot) == MODEL_ROLE_NORM)
                     add_norm(h, m->tensors.layers[layer].t[slot]);
         add_norm(h, m->tensors.global[G_OUTPUT_NORM]);
+        add_norm(h, m->tensors.global[G_ROPE_FREQS]);
         rc = base_sha256_finish(h, m->fingerprint, err);
         m->fingerprint_known = rc == MCP_OK;
     }

@@ -7,6 +7,7 @@
 #include "model/file.h"
 
 #include <inttypes.h>
+#include <stdbool.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -15,11 +16,16 @@ struct walk {
     const char    *path;
     char           key[80]; /* being read; cut for the sentence */
     uint64_t       elements;
+    bool           cut; /* the file goes on behind `end`, which is MODEL_HEADER_BYTES_MAX */
     mcp_error     *err;
 };
 
 static int ends_early(struct walk *w)
 {
+    if (w->cut)
+        return base_fail(w->err, MCP_EFORMAT,
+                         "%s: the keys and their values exceed %d MiB at key %s", w->path,
+                         MODEL_HEADER_BYTES_MAX >> 20, w->key);
     return base_fail(w->err, MCP_EFORMAT, "%s: the header ends inside key %s", w->path, w->key);
 }
 
@@ -123,7 +129,12 @@ static int take_pair(struct walk *w, uint64_t index)
 int model_header_check(const uint8_t *data, size_t bytes, const char *path, mcp_error *err)
 {
     size_t      limit = bytes < MODEL_HEADER_BYTES_MAX ? bytes : MODEL_HEADER_BYTES_MAX;
-    struct walk w = { .at = data, .end = data + limit, .path = path, .key = "(none)", .err = err };
+    struct walk w = { .at = data,
+                      .end = data + limit,
+                      .path = path,
+                      .key = "(none)",
+                      .cut = bytes > limit,
+                      .err = err };
     char        magic[4];
     uint32_t    version = 0;
     uint64_t    tensors = 0, pairs = 0;
@@ -152,8 +163,5 @@ int model_header_check(const uint8_t *data, size_t bytes, const char *path, mcp_
                          path, pairs, MODEL_KEYS_MAX);
     for (uint64_t i = 0; i < pairs && rc == MCP_OK; i++)
         rc = take_pair(&w, i);
-    if (rc < 0 && bytes > limit && w.end - w.at < 16)
-        return base_fail(err, MCP_EFORMAT, "%s: the keys and their values exceed %d MiB", path,
-                         MODEL_HEADER_BYTES_MAX >> 20);
     return rc;
 }

@@ -11,6 +11,8 @@
 #include <math.h>
 #include <string.h>
 
+#define ROPE_FACTOR_MIN 0.01f /* published ones are 1 to 40 */
+
 static const char *const arch_names[MODEL_ARCH_COUNT] = {
     [MODEL_LLAMA] = "llama",
     [MODEL_QWEN2] = "qwen2",
@@ -75,6 +77,12 @@ static int read_rope(struct model_hparams *hp, const struct model_keys *k, mcp_e
         rc = model_keys_f32(k, "rope.scaling.attn_factor", 1e-3f, 1e3f, &file_attn_factor, err);
     if (rc < 0)
         return rc;
+
+    /* YaRN divides by 1 + 0.1 ln(factor), which is 0 at 4.5e-5. */
+    if (factor != 0.0f && factor < ROPE_FACTOR_MIN)
+        return base_fail(err, MCP_EFORMAT,
+                         "%s: rope.scaling.factor is %g, must be 0 or at least %g", k->path,
+                         (double)factor, (double)ROPE_FACTOR_MIN);
 
     yarn = strcmp(scaling, "yarn") == 0;
     if (!yarn && strcmp(scaling, "linear") != 0 && strcmp(scaling, "none") != 0)
