@@ -14,6 +14,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <unistd.h>
 
 static void devices_init(void)
@@ -270,6 +271,20 @@ void engine_device_close(struct engine_device *device)
     if (device->pool != NULL)
         device->pool_free(device->pool);
     memset(device, 0, sizeof(*device));
+}
+
+void engine_want_huge_pages(const struct engine_device *device, ggml_backend_buffer_t buffer)
+{
+    const uintptr_t huge = 2u << 20;
+    uintptr_t       first, last;
+
+    if (buffer == NULL || device->gpu)
+        return;
+    first = (uintptr_t)ggml_backend_buffer_get_base(buffer);
+    last = (first + ggml_backend_buffer_get_size(buffer)) / huge * huge;
+    first = (first + huge - 1) / huge * huge;
+    if (last > first)
+        madvise((void *)first, last - first, MADV_HUGEPAGE); /* a hint: refusal is fine */
 }
 
 struct engine_host engine_host_new(const struct engine_device *device, size_t bytes)

@@ -59,6 +59,11 @@ struct engine_host {
     ggml_backend_buffer_t buffer; /* behind data on a GPU */
 };
 
+/* Ask the kernel for huge pages behind a CPU buffer, before it is first touched: weights and
+ * KV are streamed through, and in a virtual machine a missed translation costs two page
+ * walks.  Nothing on a GPU. */
+void engine_want_huge_pages(const struct engine_device *device, ggml_backend_buffer_t buffer);
+
 struct engine_host engine_host_new(const struct engine_device *device, size_t bytes);
 void               engine_host_free(struct engine_host *host);
 

@@ -147,6 +147,7 @@ int engine_kv_open(struct engine_kv *kv, const struct model_hparams *hp, uint32_
                        engine_kv_bytes(kv) >> 20, seqs, kv->ctx, device->name);
         goto out;
     }
+    engine_want_huge_pages(device, kv->buffer);
     /* A NaN left in memory would pass through a masked column. */
     ggml_backend_buffer_clear(kv->buffer, 0);
     rc = fill_hadamard(kv->rot_k, err);

@@ -22,7 +22,7 @@ static int reserve(struct engine_shard *s, const struct mcp_engine *e, mcp_error
     struct {
         struct engine_segment *segment;
         uint32_t               rows;
-    } worst[] = { { &one, 1 }, { &all, seqs } };
+    } worst[] = { { &all, seqs }, { &one, e->info.ubatch_tokens } };
 
     s->compute = ggml_gallocr_new(ggml_backend_dev_buffer_type(s->device.dev));
     if (s->compute == NULL)

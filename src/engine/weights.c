@@ -243,6 +243,7 @@ static int fill_copied(struct loading *l, struct engine_weights_group *g)
                          "layers [%u, %u) need %zu MiB on %s, which is too much", l->w->first,
                          l->w->last, needed >> 20, l->device->name);
     g->buffer_count = 1;
+    engine_want_huge_pages(l->device, g->buffers[0]);
     ggml_backend_buffer_set_usage(g->buffers[0], GGML_BACKEND_BUFFER_USAGE_WEIGHTS);
 
     for (uint32_t i = 0; i < g->tensor_count; i++, t = ggml_get_next_tensor(g->ctx, t)) {
