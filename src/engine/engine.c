@@ -210,6 +210,9 @@ int engine_open(struct mcp_engine **out, const struct mcp_model *model, const mc
     }
     if (rc < 0)
         goto out;
+    /* The tokenizer has been loading meanwhile; its thread must not take a core from compute
+     * threads that wait for each other.  Whether it loaded is not the engine's business. */
+    (void)model_get_vocab(model, NULL);
     e->info.flash = flash;
     if (e->info.first == 0)
         e->info.weight_bytes += model->tensors.global[G_TOKEN_EMBD]->bytes;
