@@ -16,6 +16,7 @@
  * SPDX-License-Identifier: MIT */
 #include "base/fail.h"
 #include "base/sha256.h"
+#include "model/keys.h"
 #include "model/model.h"
 
 #include <string.h>
@@ -72,25 +73,6 @@ static const char *const tokenizer_keys[] = {
     "tokenizer.ggml.bos_token_id", "tokenizer.ggml.eos_token_id", "tokenizer.ggml.add_bos_token",
 };
 
-/* Bytes of a number in a GGUF; 0 for strings and arrays. */
-static size_t number_bytes(enum gguf_type type)
-{
-    switch (type) {
-    case GGUF_TYPE_UINT8:
-    case GGUF_TYPE_INT8:
-    case GGUF_TYPE_BOOL: return 1;
-    case GGUF_TYPE_UINT16:
-    case GGUF_TYPE_INT16: return 2;
-    case GGUF_TYPE_UINT32:
-    case GGUF_TYPE_INT32:
-    case GGUF_TYPE_FLOAT32: return 4;
-    case GGUF_TYPE_UINT64:
-    case GGUF_TYPE_INT64:
-    case GGUF_TYPE_FLOAT64: return 8;
-    default: return 0;
-    }
-}
-
 static void add_key(struct base_sha256 *h, const struct gguf_context *gguf, const char *key)
 {
     int64_t        id = gguf_find_key(gguf, key);
@@ -107,7 +89,7 @@ static void add_key(struct base_sha256 *h, const struct gguf_context *gguf, cons
     if (type == GGUF_TYPE_STRING) {
         add_text(h, gguf_get_val_str(gguf, id));
     } else if (type != GGUF_TYPE_ARRAY) {
-        base_sha256_add(h, gguf_get_val_data(gguf, id), number_bytes(type));
+        base_sha256_add(h, gguf_get_val_data(gguf, id), model_number_bytes(type));
     } else {
         type = gguf_get_arr_type(gguf, id);
         count = gguf_get_arr_n(gguf, id);
@@ -116,7 +98,7 @@ static void add_key(struct base_sha256 *h, const struct gguf_context *gguf, cons
         for (size_t i = 0; i < count && type == GGUF_TYPE_STRING; i++)
             add_text(h, gguf_get_arr_str(gguf, id, i));
         if (type != GGUF_TYPE_STRING)
-            base_sha256_add(h, gguf_get_arr_data(gguf, id), count * number_bytes(type));
+            base_sha256_add(h, gguf_get_arr_data(gguf, id), count * model_number_bytes(type));
     }
 }
 

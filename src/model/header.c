@@ -5,6 +5,7 @@
 
 #include "base/fail.h"
 #include "model/file.h"
+#include "model/keys.h"
 
 #include <inttypes.h>
 #include <stdbool.h>
@@ -56,25 +57,6 @@ static int take_string(struct walk *w, uint64_t max, const char *what, const uin
     return take(w, NULL, (size_t)*bytes);
 }
 
-/* Bytes of a scalar; 0 for strings, arrays and unknown types. */
-static size_t scalar_bytes(uint32_t type)
-{
-    switch (type) {
-    case GGUF_TYPE_UINT8:
-    case GGUF_TYPE_INT8:
-    case GGUF_TYPE_BOOL: return 1;
-    case GGUF_TYPE_UINT16:
-    case GGUF_TYPE_INT16: return 2;
-    case GGUF_TYPE_UINT32:
-    case GGUF_TYPE_INT32:
-    case GGUF_TYPE_FLOAT32: return 4;
-    case GGUF_TYPE_UINT64:
-    case GGUF_TYPE_INT64:
-    case GGUF_TYPE_FLOAT64: return 8;
-    default: return 0;
-    }
-}
-
 static int take_array(struct walk *w)
 {
     uint32_t type = 0;
@@ -85,7 +67,7 @@ static int take_array(struct walk *w)
         rc = take(w, &count, sizeof(count));
     if (rc < 0)
         return rc;
-    if (type != GGUF_TYPE_STRING && scalar_bytes(type) == 0)
+    if (type != GGUF_TYPE_STRING && model_number_bytes(type) == 0)
         return base_fail(w->err, MCP_EFORMAT, "%s: key %s is an array of type %u, which cannot be",
                          w->path, w->key, type);
     if (count > MODEL_ELEMENTS_MAX - w->elements)
@@ -95,7 +77,7 @@ static int take_array(struct walk *w)
                          w->path, w->key, count, MODEL_ELEMENTS_MAX);
     w->elements += count;
     if (type != GGUF_TYPE_STRING)
-        return take(w, NULL, (size_t)count * scalar_bytes(type));
+        return take(w, NULL, (size_t)count * model_number_bytes(type));
     for (uint64_t i = 0; i < count && rc == MCP_OK; i++)
         rc = take_string(w, MODEL_STRING_BYTES_MAX, "an element", NULL, &bytes);
     return rc;
@@ -120,10 +102,10 @@ static int take_pair(struct walk *w, uint64_t index)
         return take_string(w, MODEL_STRING_BYTES_MAX, "the value", NULL, &bytes);
     if (type == GGUF_TYPE_ARRAY)
         return take_array(w);
-    if (scalar_bytes(type) == 0)
+    if (model_number_bytes(type) == 0)
         return base_fail(w->err, MCP_EFORMAT, "%s: key %s has type %u, which does not exist",
                          w->path, w->key, type);
-    return take(w, NULL, scalar_bytes(type));
+    return take(w, NULL, model_number_bytes(type));
 }
 
 int model_header_check(const uint8_t *data, size_t bytes, const char *path, mcp_error *err)

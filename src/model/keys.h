@@ -13,6 +13,7 @@
 
 #include <gguf.h>
 #include <mcp/error.h>
+#include <stddef.h>
 #include <stdint.h>
 
 struct model_keys {
@@ -41,5 +42,9 @@ int model_keys_string(const struct model_keys *k, const char *name, const char *
 
 /* A string key of the whole file, by its full name; NULL when absent or not a string. */
 const char *model_keys_global_string(const struct gguf_context *gguf, const char *key);
+
+/* Bytes that one number of a GGUF type takes; 0 for strings, arrays and types that do not
+ * exist (the argument may come straight from a file). */
+size_t model_number_bytes(uint32_t type);
 
 #endif
