@@ -16,6 +16,12 @@ function(mcp_archive folder)
         return() # not written yet, or headers only
     endif()
     add_library(mcp_${folder} STATIC ${sources})
+    if(folder STREQUAL wire)
+        target_sources(mcp_wire PRIVATE ${mcp_proto_sources})
+        target_include_directories(mcp_wire SYSTEM PRIVATE "${mcp_proto_dir}")
+        # protoc-c's output, which is compiled by our flags but written by nobody here.
+        set_source_files_properties(${mcp_proto_sources} PROPERTIES COMPILE_OPTIONS "-w")
+    endif()
     target_include_directories(mcp_${folder} PUBLIC src)
     target_link_libraries(mcp_${folder} PUBLIC mcp_flags)
     foreach(lower IN LISTS ARGN)

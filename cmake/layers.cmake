@@ -24,9 +24,12 @@ mcp_above(cli)
 
 # Third-party libraries of each folder (targets).  Headers reach that folder only.
 mcp_uses(base   OpenSSL::Crypto)
-mcp_uses(guard  OpenSSL::Crypto)
+mcp_uses(guard  OpenSSL::Crypto mcp::jansson)
+mcp_uses(wire   PkgConfig::libnghttp2 PkgConfig::libprotobuf-c PkgConfig::libzstd ${SNAPPY})
+mcp_uses(net    OpenSSL::SSL OpenSSL::Crypto PkgConfig::libuv)
 mcp_uses(model  mcp::llama)
 mcp_uses(engine mcp::llama)
 mcp_uses(agent  mcp::llama mcp::jansson)
 mcp_uses(api    mcp::llama)
+mcp_uses(gateway PkgConfig::libmicrohttpd)
 mcp_uses(cli    mcp::jansson)

@@ -31,7 +31,8 @@ MCP_MODEL_SMOLLM2=$MCP_CACHE/models/SmolLM2-135M-Instruct-Q4_1.gguf
 VENV=$MCP_CACHE/venv
 
 APT_BUILD="build-essential cmake ninja-build pkg-config git ccache python3 python3-pip
-    python3-venv libjansson-dev libssl-dev libcmocka-dev"
+    python3-venv libjansson-dev libssl-dev libcmocka-dev libnghttp2-dev libuv1-dev
+    libprotobuf-c-dev protobuf-c-compiler libzstd-dev libsnappy-dev libmicrohttpd-dev"
 APT_LINT="clang-format clang-tidy cppcheck"
 APT_FUZZ="clang libclang-rt-dev"
 APT_PORTABLE="patchelf"

@@ -31,7 +31,11 @@ extern "C" {
     X(MCP_ENOTFOUND, -7, "the named file, device or thing does not exist")              \
     X(MCP_EDEVICE, -8, "a compute device failed; the engine must be closed")            \
     X(MCP_ECORRUPT, -9, "a digest does not match: the bytes were damaged or exchanged") \
-    X(MCP_ECANCELED, -10, "stopped by mcp_engine_cancel() or by a callback")
+    X(MCP_ECANCELED, -10, "stopped by mcp_engine_cancel() or by a callback")            \
+    X(MCP_EDENIED, -11, "an identity, token or permission was refused")                 \
+    X(MCP_EBUSY, -12, "at a limit for now; try again later, or elsewhere")              \
+    X(MCP_EUNAVAIL, -13, "the worker or the path to it is gone or draining")            \
+    X(MCP_ETIMEOUT, -14, "not done in the time that was given")
 
 typedef enum {
 #define X(name, value, text) name = (value),

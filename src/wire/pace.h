@@ -1,0 +1,54 @@
+/* wire/pace.h - how many bulk bytes may be on their way on one connection, one direction.
+ *
+ * A decode frame that follows a full link waits for all that lies in its queue.  So bulk
+ * (prefill) is not handed to the socket as fast as it takes it, but in parts of at most
+ * WIRE_PART_BYTES, of which about 1.25 bandwidth-delay products are unacknowledged at a time:
+ * enough for the full rate, and a queue of a quarter of an RTT (measured: shared notes in
+ * docs/protocol.md).  The estimate is that of BBR (Cardwell et al. 2016) in small: the largest
+ * delivery rate of the last rounds times the smallest round trip of the last seconds; until
+ * the rate has stopped growing the credit doubles every round.
+ *
+ * Sans-IO: the caller gives the time.  One thread.
+ *
+ * SPDX-License-Identifier: MIT */
+#ifndef WIRE_PACE_H
+#define WIRE_PACE_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+enum {
+    WIRE_PART_BYTES = 32 * 1024,             /* of a payload in one message */
+    WIRE_CREDIT_FIRST = 8 * WIRE_PART_BYTES, /* 256 KiB: one BDP at 20 ms, 100 Mbit/s */
+    WIRE_CREDIT_MIN = 2 * WIRE_PART_BYTES,   /* below, an acknowledgement finds nothing to send */
+    WIRE_CREDIT_MAX = 64 * 1024 * 1024,      /* 5 Gbit/s at 100 ms */
+    WIRE_PACE_SENT_MAX = 4096,               /* parts in flight remembered; more share a record */
+};
+
+struct wire_pace {
+    uint64_t sent_bytes, acked_bytes; /* since the beginning, all streams */
+    uint64_t credit_bytes;            /* most unacknowledged */
+    double   rate_bytes_per_ms;       /* windowed maximum */
+    double   rtt_min_ms;              /* windowed minimum; 0 = not known yet */
+    /* The rest is src/wire/pace.c's: samples in flight, windows, start-up state. */
+    struct wire_pace_state *state; /* owned */
+};
+
+/* 0, or MCP_ENOMEM. */
+int  wire_pace_init(struct wire_pace *p);
+void wire_pace_fini(struct wire_pace *p);
+
+/* May a part of this size leave now?  Always true when nothing is unacknowledged. */
+bool wire_pace_may_send(const struct wire_pace *p, uint64_t bytes);
+void wire_pace_sent(struct wire_pace *p, double now_ms, uint64_t bytes);
+/* So many further bytes were acknowledged.  More than was sent is ignored (a peer's lie). */
+void wire_pace_acked(struct wire_pace *p, double now_ms, uint64_t bytes);
+/* Bytes of a stream that ended unacknowledged: they count no longer. */
+void wire_pace_forget(struct wire_pace *p, uint64_t bytes);
+/* A round trip measured elsewhere (a Beat, a Probe). */
+void wire_pace_rtt(struct wire_pace *p, double now_ms, double rtt_ms);
+
+/* The estimates, for stats and the planner; 0 = unknown. */
+double wire_pace_goodput_mbit(const struct wire_pace *p);
+
+#endif
