@@ -70,6 +70,14 @@ function(mcp_programs folder out)
     set(${out} "${sources}" PARENT_SCOPE)
 endfunction()
 
+# The simulation links all archives and needs no model: it runs with the unit tests.
+mcp_programs(tests/sim sources)
+foreach(source IN LISTS sources)
+    get_filename_component(name ${source} NAME_WE)
+    mcp_test(sim_${name} unit 900 ${source})
+    target_link_libraries(sim_${name} PRIVATE tests_sim_common)
+endforeach()
+
 if(MCP_PARITY)
     mcp_programs(tests/parity sources)
     foreach(source IN LISTS sources)

@@ -10,8 +10,8 @@
  *
  * Threads: an engine is used by one thread at a time, and fastest when it is always
  * the same one (ggml keeps worker threads spinning for their caller); engines are
- * independent of each other.  Only mcp_engine_cancel() may be called from any thread
- * and from a signal handler.
+ * independent of each other, unless one was opened beside the other.  Only
+ * mcp_engine_cancel() may be called from any thread and from a signal handler.
  *
  * SPDX-License-Identifier: MIT */
 #ifndef MCP_ENGINE_H
@@ -63,6 +63,8 @@ typedef struct {
     mcp_flash   flash;         /* -fa; auto: on where the device and the KV types allow it */
     uint32_t    poll;          /* 0..100: how hard idle compute threads spin; 50 as llama.cpp */
     int         repack;        /* 1 = let the CPU rearrange weights for speed (default) */
+    int         even_windows;  /* 1 = bits do not depend on the windows' sizes; see below */
+    const mcp_engine *beside;  /* compute on the device of this engine; see below */
 } mcp_engine_opts;
 
 #define MCP_ENGINE_OPTS_INIT                                                                       \
@@ -70,15 +72,40 @@ typedef struct {
         .struct_size = sizeof(mcp_engine_opts), .first = 0, .last = 0, .ctx_tokens = 0, .seqs = 1, \
         .batch_tokens = 2048, .ubatch_tokens = 512, .threads = 0, .device = "auto",                \
         .gpu_layers = -1, .kv_k = MCP_KV_F16, .kv_v = MCP_KV_F16, .flash = MCP_FLASH_AUTO,         \
-        .poll = 50, .repack = 1                                                                    \
+        .poll = 50, .repack = 1, .even_windows = 0, .beside = NULL                                 \
     }
+
+/* even_windows.  A CPU computes one token, a few and many by different kernels, which round
+ * differently: greedy text may then depend on how a run was cut into windows, and on who else
+ * was in the batch.  With even_windows = 1, on CPUs,
+ *
+ *   - all windows of 1 to 63 positions give the same bits: in whatever windows of this kind a
+ *     run is cut, and whoever shares the forward;
+ *   - windows of 64 and more are another such class; they share no batch with smaller ones (so
+ *     list them one after another) and are cut by ubatch_tokens as if each were alone, which may
+ *     leave a rest of the first class.  Their bits, too, are the same in any company, but for
+ *     weights in K- and IQ-quants.
+ *
+ * mcp_engine_info.even_windows says whether the first promise holds for this engine: it is tried
+ * at opening, weight by weight.  It does not hold on GPUs, where the option has no effect.
+ *
+ * It costs next to nothing in most types (docs/architecture.md has figures), more in F16, BF16
+ * and F32, and half the speed or more in K-quants, which are then not rearranged.
+ *
+ * beside.  Two engines with compute threads of their own would spin for the same cores.  An
+ * engine that is opened beside another computes on the other's device and threads (`threads` and
+ * `poll` are not looked at), so that one thread may use both in turns, say for layers [0, 2) and
+ * [28, 30) of a model, or load layers between them later.  Both must be used by the same
+ * thread; they share nothing else, and either may be closed first.  `device` must be auto or
+ * what the other one computes on. */
 
 /* Load layers [first, last) of `model`, which must outlive the engine.
  *
  * All or nothing: on failure *out is NULL and no device holds a byte of it.
  *   MCP_ERANGE     a range, size or count outside its limit
  *   MCP_ENOTFOUND  no such device        MCP_ENOMEM  too little memory for weights or KV
- *   MCP_ENOTSUP    a combination that the device cannot run */
+ *   MCP_ENOTSUP    a combination that the device cannot run
+ *   MCP_EINVAL     the engine beside computes on another device */
 MCP_API int  mcp_engine_open(mcp_engine **out, const mcp_model *model, const mcp_engine_opts *opts,
                              mcp_error *err);
 MCP_API void mcp_engine_close(mcp_engine *engine);
@@ -95,6 +122,7 @@ typedef struct {
     uint64_t weight_bytes; /* as held: mapped, copied or repacked */
     uint64_t kv_bytes;
     uint64_t compute_bytes;
+    int      even_windows; /* 1 when windows of 1 to 63 positions give the same bits */
 } mcp_engine_info;
 
 MCP_API int mcp_engine_get_info(const mcp_engine *engine, mcp_engine_info *info);

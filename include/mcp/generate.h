@@ -1,16 +1,23 @@
 /* mcp/generate.h - text out of a model: prompt windows, sampling, stop conditions.
  *
- * A session is one conversation's computation on an engine: positions 0..n of one
- * sequence, run as one or several stages cut at given layers.  It remembers the
- * tokens it has seen, so a prompt that begins with them costs only its new part.
+ * A session is one conversation's computation: positions 0..n of one sequence, run as one or
+ * several stages cut at given layers, here or on workers.  It remembers the tokens it has seen,
+ * so a prompt that begins with them costs only its new part.
  *
- * Threads: one session is used by one thread at a time, the one that uses its engine.
+ *     tokens --> [0, a) here --> [a, b) on a worker --> [b, layers) here --> logits
+ *
+ * A stage whose worker dies is moved: to another worker, which is fed what the first had been
+ * sent, or to this machine.  The text goes on where it was.
+ *
+ * Threads: one session is used by one thread at a time, the one that uses its engines; only
+ * mcp_session_cancel() may be called from any thread and from signal handlers.
  *
  * SPDX-License-Identifier: MIT */
 #ifndef MCP_GENERATE_H
 #define MCP_GENERATE_H
 
 #include <mcp/engine.h>
+#include <mcp/remote.h>
 
 #ifdef __cplusplus
 extern "C" {
@@ -20,23 +27,64 @@ typedef struct mcp_session mcp_session;
 
 enum { MCP_CUTS_MAX = 255 };
 
+/* Where layers [first, last) of a session run. */
 typedef struct {
-    uint32_t        struct_size;
-    uint32_t        seq;       /* the engine's sequence that this session owns */
-    const uint32_t *cuts;      /* ascending, inside the engine's range; copied */
-    uint32_t        cut_count; /* 0 = one stage */
+    uint32_t    first, last;
+    mcp_engine *engine; /* here, on an engine that holds them; NULL = on a worker */
+} mcp_stage;
+
+typedef enum {
+    MCP_QOS_NORMAL = 0,
+    MCP_QOS_REALTIME = 1, /* needs a token that grants it */
+    MCP_QOS_BATCH = 2,
+} mcp_qos;
+
+/* One of three ways to say what runs where:
+ *   cuts on one engine that holds the whole model (the default: no cut);
+ *   stages, together the whole model, some of them on workers of `remote`;
+ *   cloud = 1: everything on a worker, which samples too and so sees the text. */
+typedef struct {
+    uint32_t         struct_size;
+    uint32_t         seq;       /* the sequence of each engine that this session owns */
+    const uint32_t  *cuts;      /* ascending, inside the engine's range; copied */
+    uint32_t         cut_count; /* 0 = one stage */
+    const mcp_stage *stages;    /* copied; at most MCP_CUTS_MAX + 1 */
+    uint32_t         stage_count;
+    const mcp_model *model;  /* needed when there is no engine to ask */
+    mcp_remote      *remote; /* borrowed; for stages without engine, and cloud */
+    int              cloud;
+    uint32_t         ctx_tokens;   /* positions, where no engine here limits them; 0 = 4096 */
+    const char      *codec;        /* of hidden states to and from workers: "auto", "f32", "f16",
+                                   "bf16", "q8", "q8r", "q4r" */
+    const char      *wrap;         /* lossless around it: "none", "zstd", "snappy" */
+    uint32_t         chunk_tokens; /* prefill window; 0 = 64 where workers take part, else the
+                                    engine's batch_tokens */
+    mcp_qos          qos;
+    int              mixed_weights; /* 1 = a worker's weights may be another quantisation */
+    /* When no worker is left, load the missing layers from `model` with these options (beside
+     * the session's first engine) and go on here; NULL = fail. */
+    const mcp_engine_opts *fallback;
+    uint32_t               failover_ms_max; /* longest wait for a worker to come back; 0 = 10000 */
 } mcp_session_opts;
 
-#define MCP_SESSION_OPTS_INIT                                                           \
-    {                                                                                   \
-        .struct_size = sizeof(mcp_session_opts), .seq = 0, .cuts = NULL, .cut_count = 0 \
+#define MCP_SESSION_OPTS_INIT                                                     \
+    {                                                                             \
+        .struct_size = sizeof(mcp_session_opts), .codec = "auto", .wrap = "none", \
     }
 
-/* The engine must hold all layers and outlive the session.  MCP_ERANGE: a cut outside
- * (0, layers) or not ascending, or a sequence the engine does not have. */
+/* engine: holds all layers, for the first way; NULL for the others.  Engines, model and remote
+ * must outlive the session.
+ *   MCP_ERANGE    a cut outside (0, layers) or not ascending, stages that do not join, a
+ *                 sequence that an engine does not have, layers that no worker holds
+ *   MCP_ENOTSUP   a worker's model or weights are others
+ *   MCP_EUNAVAIL  no worker is connected        MCP_EDENIED, MCP_EBUSY  as it says */
 MCP_API int  mcp_session_open(mcp_session **out, mcp_engine *engine, const mcp_session_opts *opts,
                               mcp_error *err);
 MCP_API void mcp_session_close(mcp_session *session);
+
+/* Make the running mcp_session_generate() stop with MCP_STOP_CANCEL.  One from before the call
+ * does not count. */
+MCP_API void mcp_session_cancel(mcp_session *session);
 
 typedef struct {
     uint32_t struct_size;
@@ -63,7 +111,7 @@ typedef enum {
     MCP_STOP_LENGTH,   /* max_tokens reached */
     MCP_STOP_CONTEXT,  /* no position left */
     MCP_STOP_CALLBACK, /* the callback asked for it */
-    MCP_STOP_CANCEL,   /* mcp_engine_cancel() */
+    MCP_STOP_CANCEL,   /* mcp_session_cancel(), mcp_engine_cancel() */
 } mcp_stop;
 
 /* "end", "length", "context", "callback", "cancel" */
@@ -95,6 +143,38 @@ typedef int (*mcp_token_fn)(int32_t token, const char *bytes, size_t count, void
 MCP_API int mcp_session_generate(mcp_session *session, const int32_t *tokens, uint32_t count,
                                  const mcp_generate_opts *opts, mcp_token_fn fn, void *ctx,
                                  mcp_generate_result *result, mcp_error *err);
+
+/* ---- what it took --------------------------------------------------------------------- */
+
+enum { MCP_STAGE_STATS_MAX = 16 };
+
+typedef struct {
+    uint32_t first, last;
+    char     where[96]; /* "here: cpu", "192.0.2.7:7070 (gpu-01)" */
+    uint64_t windows;
+    uint64_t positions;
+    double   elapsed_ms; /* sums over windows: from sending to the answer, */
+    double   queue_ms;   /* of it waiting at the worker, */
+    double   compute_ms; /* of it computing */
+    uint32_t failovers;  /* times it was moved after a loss, */
+    uint32_t handovers;  /* after a drain notice */
+    uint64_t replayed_positions;
+} mcp_stage_stats;
+
+/* Since the session was opened. */
+typedef struct {
+    uint32_t        struct_size;
+    uint64_t        bytes_out, bytes_in; /* payload of frames to and from workers */
+    uint64_t        windows;             /* that have left the last stage */
+    uint32_t        failovers;
+    uint32_t        handovers;
+    double          stall_ms_max; /* longest time between two tokens of one answer */
+    char            codec[16];    /* the one in use; "" when nothing leaves */
+    uint32_t        stage_count;  /* of which the first MCP_STAGE_STATS_MAX are told */
+    mcp_stage_stats stages[MCP_STAGE_STATS_MAX];
+} mcp_session_stats;
+
+MCP_API int mcp_session_get_stats(const mcp_session *session, mcp_session_stats *stats);
 
 #ifdef __cplusplus
 }

@@ -3,18 +3,28 @@
  * SPDX-License-Identifier: MIT */
 #include "agent/session.h"
 
-#include "agent/sampler.h"
-#include "agent/stage_local.h"
 #include "base/clock.h"
 #include "base/fail.h"
+#include "base/sha256.h"
+#include "model/sampler.h"
+#include "wire/codec.h"
 
+#include <math.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/random.h>
 
-enum { TOKEN_BYTES = 1024 }; /* longer pieces are allocated */
+enum {
+    TOKEN_BYTES = 1024, /* longer pieces are allocated */
+    CTX_DEFAULT = 4096,
+    CHUNK_DEFAULT = 64, /* the smallest window of the tiled attention class */
+    WINDOWS_LOCAL = 1,  /* nothing overlaps when everything is computed by one thread */
+    WINDOWS_REMOTE = 32,
+    FAILOVER_MS = 10000,
+};
 
-/* ---- opening ---------------------------------------------------------------------------- */
+/* ---- opening: what runs where ------------------------------------------------------------------ */
 
 static int check_cuts(const struct mcp_engine *e, const mcp_session_opts *opts, mcp_error *err)
 {
@@ -33,117 +43,421 @@ static int check_cuts(const struct mcp_engine *e, const mcp_session_opts *opts, 
     return MCP_OK;
 }
 
-static int make_stages(struct mcp_session *s, const mcp_session_opts *opts, mcp_error *err)
+static int alloc_stages(struct mcp_session *s, uint32_t count, mcp_error *err)
 {
-    const struct mcp_engine *e = s->engine;
-    uint32_t                 count = opts->cut_count + 1, first = 0;
-    uint32_t                 window = e->info.batch_tokens;
-    struct pipe_stage      **stages = calloc(count, sizeof(struct pipe_stage *));
-    int                      rc;
-
-    if (stages == NULL)
+    s->stages = calloc(count, sizeof(*s->stages));
+    if (s->stages == NULL)
         return base_fail(err, MCP_ENOMEM, "%u stages", count);
-    rc = pipeline_open(&s->pipeline, stages, count, e->model->hp.n_embd, e->model->hp.n_vocab,
-                       window, err);
-    for (uint32_t i = 0; i < count && rc == MCP_OK; i++) {
-        uint32_t last = i < opts->cut_count ? opts->cuts[i] : e->model->hp.n_layer;
+    s->stage_count = count;
+    return MCP_OK;
+}
 
-        stages[i] = stage_local_new(s->engine, s->seq, first, last);
-        if (stages[i] == NULL)
-            rc = base_fail(err, MCP_ENOMEM, "stage %u", i);
-        first = last;
+/* One engine that holds everything, perhaps cut. */
+static int stages_of_cuts(struct mcp_session *s, struct mcp_engine *engine,
+                          const mcp_session_opts *opts, mcp_error *err)
+{
+    uint32_t first = 0;
+    int      rc;
+
+    if (engine->info.first != 0 || engine->info.last != engine->model->hp.n_layer)
+        return base_fail(err, MCP_ERANGE,
+                         "the engine holds layers [%u, %u) of %u, a session needs all",
+                         engine->info.first, engine->info.last, engine->model->hp.n_layer);
+    rc = check_cuts(engine, opts, err);
+    if (rc == MCP_OK)
+        rc = alloc_stages(s, opts->cut_count + 1, err);
+    for (uint32_t i = 0; i < s->stage_count && rc == MCP_OK; i++) {
+        s->stages[i].first = first;
+        s->stages[i].last = i < opts->cut_count ? opts->cuts[i] : engine->model->hp.n_layer;
+        s->stages[i].engine = engine;
+        first = s->stages[i].last;
     }
     return rc;
+}
+
+static int check_stage(const struct mcp_session *s, const mcp_stage *stage, uint32_t first,
+                       mcp_error *err)
+{
+    const mcp_engine_info *info = stage->engine != NULL ? &stage->engine->info : NULL;
+
+    if (stage->first != first || stage->last <= stage->first || stage->last > s->model->hp.n_layer)
+        return base_fail(err, MCP_ERANGE,
+                         "stage [%u, %u) does not go on from layer %u inside the model's %u",
+                         stage->first, stage->last, first, s->model->hp.n_layer);
+    if (info != NULL && stage->engine->model != s->model)
+        return base_fail(err, MCP_EINVAL, "the engine of stage [%u, %u) has another model open",
+                         stage->first, stage->last);
+    if (info != NULL && (stage->first < info->first || stage->last > info->last))
+        return base_fail(err, MCP_ERANGE, "stage [%u, %u) is not in its engine's layers [%u, %u)",
+                         stage->first, stage->last, info->first, info->last);
+    if (info == NULL && s->remote == NULL)
+        return base_fail(err, MCP_EINVAL, "stage [%u, %u) has neither an engine nor a remote",
+                         stage->first, stage->last);
+    return MCP_OK;
+}
+
+static int stages_as_given(struct mcp_session *s, const mcp_session_opts *opts, mcp_error *err)
+{
+    uint32_t first = 0;
+    int      rc;
+
+    if (opts->stage_count > MCP_CUTS_MAX + 1)
+        return base_fail(err, MCP_ERANGE, "%u stages, at most %d", opts->stage_count,
+                         MCP_CUTS_MAX + 1);
+    rc = alloc_stages(s, opts->stage_count, err);
+    for (uint32_t i = 0; i < s->stage_count && rc == MCP_OK; i++) {
+        const mcp_stage *stage = &opts->stages[i];
+
+        rc = check_stage(s, stage, first, err);
+        s->stages[i].first = stage->first;
+        s->stages[i].last = stage->last;
+        s->stages[i].engine = stage->engine;
+        s->stages[i].remote = stage->engine == NULL;
+        first = stage->last;
+    }
+    if (rc == MCP_OK && first != s->model->hp.n_layer)
+        rc = base_fail(err, MCP_ERANGE, "the stages end at layer %u of %u", first,
+                       s->model->hp.n_layer);
+    return rc;
+}
+
+static int stages_in_the_cloud(struct mcp_session *s, mcp_error *err)
+{
+    int rc;
+
+    if (s->remote == NULL)
+        return base_fail(err, MCP_EINVAL, "cloud mode needs a remote");
+    rc = alloc_stages(s, 1, err);
+    if (rc == MCP_OK)
+        s->stages[0] = (struct session_stage){ .last = s->model->hp.n_layer, .remote = true };
+    return rc;
+}
+
+/* SHA-256 over the weights fingerprints of [first, last), as Open.weights. */
+static int weights_digest(const struct mcp_model *model, uint32_t first, uint32_t last,
+                          uint8_t digest[WIRE_DIGEST_BYTES], mcp_error *err)
+{
+    struct base_sha256 *h = base_sha256_new();
+    uint8_t             layer[WIRE_DIGEST_BYTES];
+    int                 rc = MCP_OK;
+
+    for (uint32_t i = first; i < last && rc == MCP_OK; i++) {
+        rc = model_weights_fingerprint(model, (int)i, layer, err);
+        base_sha256_add(h, layer, sizeof(layer));
+    }
+    if (rc < 0)
+        (void)base_sha256_finish(h, digest, NULL);
+    else
+        rc = base_sha256_finish(h, digest, err);
+    return rc;
+}
+
+/* Which workers fit, as far as they have said what they hold; the others stay out. */
+static int check_workers(struct mcp_session *s, struct session_stage *stage, mcp_error *err)
+{
+    uint8_t         model[WIRE_DIGEST_BYTES], theirs[WIRE_DIGEST_BYTES];
+    mcp_worker_info info;
+    int             rc = model_fingerprint(s->model, model, err);
+    bool            found = false;
+
+    if (rc == MCP_OK && !s->mixed)
+        rc = weights_digest(s->model, stage->first, stage->last, stage->weights, err);
+    if (rc < 0)
+        return rc;
+    rc = base_fail(err, MCP_ERANGE, "no worker that is connected holds layers [%u, %u)",
+                   stage->first, stage->last);
+    for (uint32_t i = 0; i < s->remote->link_count; i++) {
+        if (remote_get_worker(s->remote, i, &info) < 0 || info.layers == 0)
+            continue;
+        if (memcmp(info.fingerprint, model, sizeof(model)) != 0) {
+            if (!found)
+                rc = base_fail(err, MCP_ENOTSUP,
+                               "worker %s holds another model (%s) than this file; give it the "
+                               "same one",
+                               info.endpoint, info.model);
+            s->blocked_ms[i] = INFINITY;
+            continue;
+        }
+        if (remote_weights(s->remote, i, stage->first, stage->last, theirs, NULL) < 0)
+            continue; /* other layers */
+        if (!s->mixed && memcmp(theirs, stage->weights, sizeof(theirs)) != 0) {
+            if (!found)
+                rc = base_fail(err, MCP_ENOTSUP,
+                               "worker %s holds layers [%u, %u) in other weights (%s); use the "
+                               "same file, or allow it (mixed_weights)",
+                               info.endpoint, stage->first, stage->last, info.quantisation);
+            s->blocked_ms[i] = INFINITY;
+            continue;
+        }
+        if (info.batch_tokens > 0 && info.batch_tokens < s->window_tokens)
+            s->window_tokens = info.batch_tokens;
+        if (info.ctx_tokens > 0 && info.ctx_tokens < s->ctx_tokens)
+            s->ctx_tokens = info.ctx_tokens;
+        found = true;
+    }
+    return found ? MCP_OK : rc;
+}
+
+/* ---- opening: codecs, memory, pipeline ---------------------------------------------------------- */
+
+/* A simple rule until the planner decides: 8 bits a value change perplexity by less than 1 %
+ * (docs/benchmarks.md, Codecs), at 0.53 of f16's bytes. */
+static const char *const auto_codec = "q8";
+
+static int choose_codec(struct mcp_session *s, const mcp_session_opts *opts, mcp_error *err)
+{
+    const char *name = opts->codec == NULL || strcmp(opts->codec, "auto") == 0 ? auto_codec
+                                                                               : opts->codec;
+    const struct wire_codec *codec = wire_codec_by_name(name);
+    const char              *wrap = opts->wrap == NULL ? "none" : opts->wrap;
+
+    if (codec == NULL)
+        return base_fail(err, MCP_EINVAL, "there is no codec \"%.30s\"", name);
+    if (s->model->hp.n_embd % codec->row_elems != 0) {
+        if (opts->codec != NULL && strcmp(opts->codec, "auto") != 0)
+            return base_fail(err, MCP_EINVAL,
+                             "codec %s needs a hidden state of a multiple of %u values, this "
+                             "model's has %u",
+                             codec->name, codec->row_elems, s->model->hp.n_embd);
+        codec = wire_codec_by_id(WIRE_F16);
+    }
+    for (s->wrap = 0; s->wrap < WIRE_WRAPS; s->wrap++) {
+        const char *known = s->wrap == WIRE_PLAIN ? "none" : wire_wrap_name(s->wrap);
+
+        if (known != NULL && strcmp(wrap, known) == 0)
+            break;
+    }
+    if (s->wrap == WIRE_WRAPS)
+        return base_fail(err, MCP_EINVAL, "there is no wrap \"%.30s\": none, zstd or snappy", wrap);
+    for (uint32_t i = 1; i < s->stage_count; i++) {
+        bool leaves = s->stages[i].remote || s->stages[i - 1].remote;
+
+        s->stages[i].codec = leaves ? codec->id : (uint32_t)WIRE_F32;
+        if (leaves)
+            s->codec_name = codec->name;
+    }
+    return MCP_OK;
+}
+
+static int make_memory(struct mcp_session *s, mcp_error *err)
+{
+    size_t row = s->model->hp.n_embd * sizeof(float);
+    bool   coded = false;
+
+    for (uint32_t i = 1; i < s->stage_count; i++)
+        coded = coded || s->stages[i].codec != WIRE_F32;
+    s->tokens = malloc((size_t)s->ctx_tokens * sizeof(*s->tokens));
+    if (s->engine != NULL)
+        s->logits = engine_alloc(s->engine, s->model->hp.n_vocab);
+    else
+        s->logits = malloc((size_t)s->model->hp.n_vocab * sizeof(float));
+    for (size_t i = 0; i < 2 && coded; i++)
+        s->scratch[i] = malloc(s->window_tokens * row);
+    if (s->tokens == NULL || s->logits == NULL ||
+        (coded && (s->scratch[0] == NULL || s->scratch[1] == NULL)))
+        return base_fail(err, MCP_ENOMEM, "session of %u tokens", s->ctx_tokens);
+    return MCP_OK;
+}
+
+static int make_pipeline(struct mcp_session *s, mcp_error *err)
+{
+    struct pipeline_stage *stages = calloc(s->stage_count, sizeof(*stages));
+    struct pipeline_opts   opts = { .stages = stages,
+                                    .count = s->stage_count,
+                                    .windows_max = s->remote != NULL ? WINDOWS_REMOTE
+                                                                     : WINDOWS_LOCAL };
+    int                    rc;
+
+    if (stages == NULL)
+        return base_fail(err, MCP_ENOMEM, "%u stages", s->stage_count);
+    for (uint32_t i = 0; i < s->stage_count; i++)
+        stages[i] = (struct pipeline_stage){ .first = s->stages[i].first,
+                                             .last = s->stages[i].last,
+                                             .journal = s->stages[i].remote };
+    rc = pipeline_new(&s->pipeline, &opts, err);
+    free(stages);
+    return rc;
+}
+
+static int make_remote(struct mcp_session *s, const mcp_session_opts *opts, mcp_error *err)
+{
+    int rc = MCP_OK;
+
+    s->mail = mail_new();
+    if (s->mail == NULL)
+        return base_fail(err, MCP_ENOMEM, "mailbox");
+    for (uint32_t i = 0; i < s->stage_count && rc == MCP_OK; i++) {
+        struct session_stage *stage = &s->stages[i];
+
+        stage->worker = -1;
+        if (!stage->remote)
+            continue;
+        if (getrandom(stage->id, sizeof(stage->id), 0) != (ssize_t)sizeof(stage->id))
+            return base_fail(err, MCP_EIO, "no random numbers");
+        rc = check_workers(s, stage, err);
+    }
+    if (rc == MCP_OK && opts->fallback != NULL) {
+        s->fallback = *opts->fallback;
+        s->fallback_device = strdup(opts->fallback->device);
+        if (s->fallback_device == NULL)
+            return base_fail(err, MCP_ENOMEM, "fallback");
+        s->can_fall_back = true;
+    }
+    s->listener.mail = s->mail;
+    remote_listen(s->remote, &s->listener);
+    return rc;
+}
+
+/* The engines' limits: positions, tokens a forward, sequences. */
+static int take_limits(struct mcp_session *s, const mcp_session_opts *opts, mcp_error *err)
+{
+    bool here = true;
+
+    s->ctx_tokens = opts->ctx_tokens != 0 ? opts->ctx_tokens : CTX_DEFAULT;
+    if (opts->ctx_tokens > MODEL_CTX_MAX)
+        return base_fail(err, MCP_ERANGE, "a context of %u tokens, at most %u", opts->ctx_tokens,
+                         MODEL_CTX_MAX);
+    for (uint32_t i = 0; i < s->stage_count; i++)
+        here = here && !s->stages[i].remote;
+    s->window_tokens = opts->chunk_tokens != 0 ? opts->chunk_tokens
+                       : here                  ? UINT32_MAX
+                                               : CHUNK_DEFAULT;
+    for (uint32_t i = 0; i < s->stage_count; i++) {
+        struct mcp_engine *e = s->stages[i].engine;
+
+        if (e == NULL)
+            continue;
+        if (opts->seq >= e->info.seqs)
+            return base_fail(err, MCP_ERANGE, "sequence %u: the engine has %u", opts->seq,
+                             e->info.seqs);
+        if (s->engine == NULL) {
+            s->engine = e;
+            if (opts->ctx_tokens == 0)
+                s->ctx_tokens = e->info.ctx_tokens;
+        }
+        if (e->info.ctx_tokens < s->ctx_tokens)
+            s->ctx_tokens = e->info.ctx_tokens;
+        if (e->info.batch_tokens < s->window_tokens)
+            s->window_tokens = e->info.batch_tokens;
+    }
+    return MCP_OK;
 }
 
 int session_open(struct mcp_session **out, struct mcp_engine *engine, const mcp_session_opts *opts,
                  mcp_error *err)
 {
-    struct mcp_session *s;
+    struct mcp_session *s = calloc(1, sizeof(*s));
     int                 rc;
 
     *out = NULL;
-    if (engine->info.first != 0 || engine->info.last != engine->model->hp.n_layer)
-        return base_fail(err, MCP_ERANGE,
-                         "the engine holds layers [%u, %u) of %u, a session needs all",
-                         engine->info.first, engine->info.last, engine->model->hp.n_layer);
-    if (opts->seq >= engine->info.seqs)
-        return base_fail(err, MCP_ERANGE, "sequence %u: the engine has %u", opts->seq,
-                         engine->info.seqs);
-    rc = check_cuts(engine, opts, err);
-    if (rc < 0)
-        return rc;
-
-    s = calloc(1, sizeof(*s));
     if (s == NULL)
         return base_fail(err, MCP_ENOMEM, "session");
-    s->engine = engine;
     s->seq = opts->seq;
-    s->tokens = malloc((size_t)engine->info.ctx_tokens * sizeof(*s->tokens));
-    s->logits = engine_alloc(engine, engine->model->hp.n_vocab);
-    if (s->tokens == NULL || s->logits == NULL)
-        rc = base_fail(err, MCP_ENOMEM, "session of %u tokens", engine->info.ctx_tokens);
-    if (rc == MCP_OK)
-        rc = make_stages(s, opts, err);
-    if (rc == MCP_OK)
-        rc = engine_trim(engine, s->seq, 0, err);
-    if (rc < 0) {
-        session_close(s);
-        return rc;
+    s->model = engine != NULL ? engine->model : opts->model;
+    s->cloud = opts->cloud != 0;
+    s->mixed = opts->mixed_weights != 0;
+    s->qos = (enum wire_qos)opts->qos;
+    s->failover_ms = opts->failover_ms_max != 0 ? opts->failover_ms_max : FAILOVER_MS;
+    s->codec_name = "";
+    s->endpoint_next = PIPE_NO_ENDPOINT + 1;
+    s->jobs_last = &s->jobs;
+    if (s->model == NULL && opts->stage_count > 0 && opts->stages[0].engine != NULL)
+        s->model = opts->stages[0].engine->model;
+    if (s->model == NULL) {
+        rc = base_fail(err, MCP_EINVAL, "a session needs an engine or a model");
+        goto out;
     }
-    *out = s;
-    return MCP_OK;
-}
-
-void session_close(struct mcp_session *session)
-{
-    if (session == NULL)
-        return;
-    pipeline_close(&session->pipeline);
-    free(session->tokens);
-    engine_free(session->logits);
-    free(session);
-}
-
-/* ---- generating ------------------------------------------------------------------------- */
-
-/* Compute tokens and remember them; the last one's logits go to s->logits when wanted. */
-static int advance(struct mcp_session *s, const int32_t *tokens, uint32_t count, bool logits,
-                   mcp_error *err)
-{
-    int rc = pipeline_forward(&s->pipeline, s->seq, s->count, tokens, count,
-                              logits ? s->logits : NULL, err);
-
+    if (s->cloud || opts->stage_count > 0)
+        s->remote = opts->remote;
+    rc = s->cloud                ? stages_in_the_cloud(s, err)
+         : opts->stage_count > 0 ? stages_as_given(s, opts, err)
+                                 : stages_of_cuts(s, engine, opts, err);
+    if (rc == MCP_OK)
+        rc = take_limits(s, opts, err);
+    if (rc == MCP_OK && s->remote != NULL)
+        rc = make_remote(s, opts, err);
+    if (rc == MCP_OK)
+        rc = choose_codec(s, opts, err);
+    if (rc == MCP_OK)
+        rc = make_memory(s, err);
+    if (rc == MCP_OK && !s->cloud)
+        rc = make_pipeline(s, err);
+    for (uint32_t i = 0; i < s->stage_count && rc == MCP_OK; i++)
+        if (s->stages[i].engine != NULL)
+            rc = engine_trim(s->stages[i].engine, s->seq, 0, err);
     if (rc < 0)
-        return rc;
-    memcpy(s->tokens + s->count, tokens, count * sizeof(*tokens));
-    s->count += count;
-    return MCP_OK;
+        goto out;
+    *out = s;
+    s = NULL;
+out:
+    session_close(s);
+    return rc;
 }
+
+void session_close(struct mcp_session *s)
+{
+    if (s == NULL)
+        return;
+    if (s->listener.mail != NULL)
+        remote_unlisten(s->remote, &s->listener);
+    drive_close(s);
+    pipeline_free(s->pipeline);
+    mail_unref(s->mail);
+    if (s->engine != NULL)
+        engine_free(s->logits);
+    else
+        free(s->logits);
+    engine_close(s->fallback_engine);
+    free(s->fallback_device);
+    free(s->scratch[0]);
+    free(s->scratch[1]);
+    free(s->tokens);
+    free(s->stages);
+    free(s);
+}
+
+bool session_cancelled(struct mcp_session *s)
+{
+    bool cancelled = atomic_exchange(&s->cancel, 0) != 0;
+
+    if (s->engine != NULL && atomic_load(&s->engine->cancel) != 0) {
+        atomic_store(&s->engine->cancel, 0);
+        cancelled = true;
+    }
+    return cancelled;
+}
+
+/* ---- generating ------------------------------------------------------------------------------------ */
+
+/* Where an answer stands. */
+struct answer {
+    struct mcp_session      *session;
+    const mcp_generate_opts *opts;
+    mcp_token_fn             fn;
+    void                    *ctx;
+    double                   start_ms, last_ms, first_ms;
+    mcp_generate_result      result;
+    mcp_error               *err;
+};
 
 /* Bring the session to exactly `tokens`, computing only what is new.  The last token is
  * always computed: its logits are needed. */
 static int prefill(struct mcp_session *s, const int32_t *tokens, uint32_t count, uint32_t *cached,
                    mcp_error *err)
 {
-    uint32_t same = 0, window = s->pipeline.window_tokens;
+    uint32_t same = 0;
     int      rc;
 
     while (same < s->count && same + 1 < count && s->tokens[same] == tokens[same])
         same++;
-    rc = pipeline_trim(&s->pipeline, same, err);
-    s->count = same;
+    rc = drive_trim(s, same, err);
     *cached = same;
-    while (rc == MCP_OK && s->count < count) {
-        uint32_t left = count - s->count;
-        uint32_t take = left < window ? left : window;
-
-        rc = advance(s, tokens + s->count, take, take == left, err);
-    }
+    if (rc == MCP_OK)
+        rc = drive_advance(s, tokens + same, count - same, true, err);
     return rc;
 }
 
-/* Hand a token's bytes to the callback; returns what it returns, or an error. */
+/* Hand a token's bytes to the callback; *stop tells what it returned. */
 static int deliver(const struct model_vocab *vocab, int32_t token, mcp_token_fn fn, void *ctx,
                    int *stop, mcp_error *err)
 {
@@ -175,63 +489,105 @@ static uint32_t choose_seed(uint32_t seed)
     return seed;
 }
 
-static int generate(struct mcp_session *s, struct sampler *sampler, const mcp_generate_opts *opts,
-                    mcp_token_fn fn, void *ctx, double start_ms, mcp_generate_result *r,
-                    mcp_error *err)
+/* Take one token of the answer: count it, time it, show it.  1: the answer is over. */
+static int take(struct answer *a, int32_t token, bool ends)
 {
-    const struct model_vocab *vocab = model_get_vocab(s->engine->model, NULL);
-    double                    first_ms = 0.0;
-    int                       rc = MCP_OK, stop = 0;
+    const struct model_vocab *vocab = model_get_vocab(a->session->model, NULL);
+    mcp_generate_result      *r = &a->result;
+    double                    now = base_clock_ms();
+    int                       stop = 0, rc;
 
-    for (;;) {
-        int32_t token;
+    r->generated_tokens++;
+    if (r->generated_tokens == 1) {
+        a->first_ms = now;
+        r->ttft_ms = now - a->start_ms;
+    } else if (now - a->last_ms > a->session->stall_ms_max) {
+        a->session->stall_ms_max = now - a->last_ms;
+    }
+    a->last_ms = now;
+    r->generate_ms = now - a->first_ms;
+    if (ends) {
+        r->stop = MCP_STOP_END;
+        r->generated_tokens--; /* not part of the text */
+        return 1;
+    }
+    rc = deliver(vocab, token, a->fn, a->ctx, &stop, a->err);
+    if (rc < 0)
+        return rc;
+    if (stop) {
+        r->stop = MCP_STOP_CALLBACK;
+        return 1;
+    }
+    if (r->generated_tokens == a->opts->max_tokens) {
+        r->stop = MCP_STOP_LENGTH;
+        return 1;
+    }
+    return 0;
+}
 
-        if (r->generated_tokens == opts->max_tokens) {
-            r->stop = MCP_STOP_LENGTH;
-            break;
-        }
-        token = sampler_pick(sampler, s->logits);
+static int generate(struct answer *a, struct model_sampler *sampler)
+{
+    struct mcp_session       *s = a->session;
+    const struct model_vocab *vocab = model_get_vocab(s->model, NULL);
+    int                       rc = MCP_OK;
+
+    while (rc == MCP_OK) {
+        int32_t token = model_sampler_pick(sampler, s->logits);
+
         if (token < 0) {
-            rc = base_fail(
-                err, MCP_EFORMAT,
-                "%s: the logits after position %u are not finite numbers: its weights are "
-                "damaged or overflow",
-                s->engine->model->info.path, s->count);
+            rc = base_fail(a->err, MCP_EFORMAT,
+                           "%s: the logits after position %u are not finite numbers: its weights "
+                           "are damaged or overflow",
+                           s->model->info.path, s->count);
             break;
         }
-        r->generated_tokens++;
-        r->generate_ms = base_clock_ms() - start_ms;
-        if (r->generated_tokens == 1)
-            first_ms = r->ttft_ms = r->generate_ms;
-        r->generate_ms -= first_ms;
-        if (!opts->ignore_end && vocab != NULL && model_vocab_token_ends(vocab, token)) {
-            r->stop = MCP_STOP_END;
-            r->generated_tokens--; /* not part of the text */
+        rc = take(a, token,
+                  !a->opts->ignore_end && vocab != NULL && model_vocab_token_ends(vocab, token));
+        if (rc != MCP_OK)
+            break;
+        if (s->count == s->ctx_tokens) {
+            a->result.stop = MCP_STOP_CONTEXT;
             break;
         }
-        rc = deliver(vocab, token, fn, ctx, &stop, err);
-        if (rc < 0)
-            break;
-        if (stop) {
-            r->stop = MCP_STOP_CALLBACK;
-            break;
-        }
-        if (r->generated_tokens == opts->max_tokens) {
-            r->stop = MCP_STOP_LENGTH;
-            break;
-        }
-        if (s->count == s->engine->info.ctx_tokens) {
-            r->stop = MCP_STOP_CONTEXT;
-            break;
-        }
-        rc = advance(s, &token, 1, true, err);
-        if (rc < 0)
-            break;
+        rc = drive_advance(s, &token, 1, true, a->err);
     }
-    if (rc == MCP_ECANCELED) {
-        r->stop = MCP_STOP_CANCEL;
-        rc = MCP_OK;
+    return rc < 0 ? rc : MCP_OK;
+}
+
+/* ---- generating in the cloud ------------------------------------------------------------------------- */
+
+static int on_cloud_token(int32_t token, enum wire_stop stop, void *ctx)
+{
+    struct answer *a = ctx;
+    int            rc;
+
+    switch (stop) {
+    case WIRE_STOP_END: return take(a, token, true);
+    case WIRE_STOP_CONTEXT:
+        rc = take(a, token, false);
+        if (rc == 0)
+            a->result.stop = MCP_STOP_CONTEXT;
+        return rc == 0 ? 1 : rc;
+    default: return take(a, token, false);
     }
+}
+
+static int generate_here(struct answer *a, const int32_t *tokens, uint32_t count)
+{
+    struct mcp_session   *s = a->session;
+    struct model_sampler *sampler = model_sampler_new(a->opts, s->model->hp.n_vocab,
+                                                      a->result.seed);
+    int                   rc;
+
+    if (sampler == NULL)
+        return base_fail(a->err, MCP_ENOMEM, "sampler");
+    rc = prefill(s, tokens, count, &a->result.prompt_cached, a->err);
+    a->result.prompt_ms = base_clock_ms() - a->start_ms;
+    if (rc == MCP_OK && a->opts->max_tokens == 0)
+        a->result.stop = MCP_STOP_LENGTH;
+    else if (rc == MCP_OK)
+        rc = generate(a, sampler);
+    model_sampler_free(sampler);
     return rc;
 }
 
@@ -239,34 +595,97 @@ int session_generate(struct mcp_session *s, const int32_t *tokens, uint32_t coun
                      const mcp_generate_opts *opts, mcp_token_fn fn, void *ctx,
                      mcp_generate_result *result, mcp_error *err)
 {
-    mcp_generate_result r = { .prompt_tokens = count, .seed = choose_seed(opts->seed) };
-    double              start_ms = base_clock_ms();
-    struct sampler     *sampler;
-    int                 rc;
+    struct answer a = { .session = s,
+                        .opts = opts,
+                        .fn = fn,
+                        .ctx = ctx,
+                        .start_ms = base_clock_ms(),
+                        .result = { .prompt_tokens = count, .seed = choose_seed(opts->seed) },
+                        .err = err };
+    int           rc;
 
-    atomic_store(&s->engine->cancel, 0);
+    (void)session_cancelled(s); /* one from before does not count */
     if (count == 0)
         return base_fail(err, MCP_ERANGE, "the prompt is empty");
-    if (count > s->engine->info.ctx_tokens)
+    if (count > s->ctx_tokens)
         return base_fail(err, MCP_ERANGE, "the prompt has %u tokens, the context %u; raise -c",
-                         count, s->engine->info.ctx_tokens);
-    sampler = sampler_new(opts, s->engine->model->hp.n_vocab, r.seed);
-    if (sampler == NULL)
-        return base_fail(err, MCP_ENOMEM, "sampler");
-
-    rc = prefill(s, tokens, count, &r.prompt_cached, err);
-    r.prompt_ms = base_clock_ms() - start_ms;
-    if (rc == MCP_OK)
-        rc = generate(s, sampler, opts, fn, ctx, start_ms, &r, err);
-    else if (rc == MCP_ECANCELED)
-        r.stop = MCP_STOP_CANCEL;
-    sampler_free(sampler);
-
-    if (r.prompt_ms > 0.0)
-        r.prompt_per_second = (count - r.prompt_cached) * 1e3 / r.prompt_ms;
-    if (r.generated_tokens > 1 && r.generate_ms > 0.0)
-        r.predicted_per_second = (r.generated_tokens - 1) * 1e3 / r.generate_ms;
+                         count, s->ctx_tokens);
+    rc = s->cloud ? cloud_generate(s, tokens, count, opts, a.result.seed, &a.result.prompt_cached,
+                                   on_cloud_token, &a, err)
+                  : generate_here(&a, tokens, count);
+    if (s->cloud)
+        a.result.prompt_ms = a.result.generated_tokens > 0 ? a.result.ttft_ms
+                                                           : base_clock_ms() - a.start_ms;
+    if (rc == MCP_ECANCELED) {
+        a.result.stop = MCP_STOP_CANCEL;
+        rc = MCP_OK;
+    }
+    if (a.result.prompt_ms > 0.0)
+        a.result.prompt_per_second = (count - a.result.prompt_cached) * 1e3 / a.result.prompt_ms;
+    if (a.result.generated_tokens > 1 && a.result.generate_ms > 0.0)
+        a.result.predicted_per_second = (a.result.generated_tokens - 1) * 1e3 /
+                                        a.result.generate_ms;
     if (result != NULL)
-        *result = r;
-    return rc == MCP_ECANCELED ? MCP_OK : rc;
+        *result = a.result;
+    return rc;
+}
+
+/* ---- what it took ---------------------------------------------------------------------------------------- */
+
+static void where(const struct mcp_session *s, const struct session_stage *stage, char *text,
+                  size_t cap)
+{
+    mcp_worker_info info;
+
+    if (stage->engine != NULL)
+        snprintf(text, cap, "here: %.80s", stage->engine->info.devices);
+    else if (stage->worker < 0 || remote_get_worker(s->remote, (uint32_t)stage->worker, &info) < 0)
+        snprintf(text, cap, "nowhere yet");
+    else
+        snprintf(text, cap, "%.60s (%.30s)", info.endpoint, info.name);
+}
+
+void session_stats(const struct mcp_session *s, mcp_session_stats *stats)
+{
+    uint32_t size = stats->struct_size;
+
+    memset(stats, 0, sizeof(*stats));
+    stats->struct_size = size;
+    stats->bytes_out = s->bytes_out;
+    stats->bytes_in = s->bytes_in;
+    for (const struct session_endpoint *e = s->endpoints; e != NULL; e = e->next) {
+        uint64_t out, in;
+
+        if (e->remote == NULL)
+            continue;
+        endpoint_bytes(e->remote, &out, &in);
+        stats->bytes_out += out;
+        stats->bytes_in += in;
+    }
+    stats->windows = s->windows;
+    stats->failovers = s->cloud_failovers;
+    stats->stall_ms_max = s->stall_ms_max;
+    snprintf(stats->codec, sizeof(stats->codec), "%s", s->codec_name);
+    stats->stage_count = s->stage_count;
+    for (uint32_t i = 0; i < s->stage_count; i++) {
+        struct pipeline_stage_stats p = { 0 };
+
+        if (s->pipeline != NULL)
+            pipeline_get_stats(s->pipeline, i, &p);
+        stats->failovers += (uint32_t)p.failovers;
+        stats->handovers += (uint32_t)p.handovers;
+        if (i >= MCP_STAGE_STATS_MAX)
+            continue;
+        stats->stages[i] = (mcp_stage_stats){ .first = s->stages[i].first,
+                                              .last = s->stages[i].last,
+                                              .windows = p.windows,
+                                              .positions = p.positions,
+                                              .elapsed_ms = p.elapsed_ms,
+                                              .queue_ms = p.queue_ms,
+                                              .compute_ms = p.compute_ms,
+                                              .failovers = (uint32_t)p.failovers,
+                                              .handovers = (uint32_t)p.handovers,
+                                              .replayed_positions = p.replayed_positions };
+        where(s, &s->stages[i], stats->stages[i].where, sizeof(stats->stages[i].where));
+    }
 }

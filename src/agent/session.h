@@ -1,22 +1,97 @@
 /* agent/session.h - one conversation: its tokens, its pipeline, its answers.
  *
+ * session.c opens and closes it and makes text; drive.c does what the pipeline asks for, here and
+ * on workers; cloud.c is the mode in which a worker does everything.  One thread at a time.
+ *
  * SPDX-License-Identifier: MIT */
 #ifndef AGENT_SESSION_H
 #define AGENT_SESSION_H
 
+#include "agent/endpoint.h"
 #include "engine/engine.h"
 #include "pipe/pipeline.h"
 
 #include <mcp/generate.h>
+#include <stdatomic.h>
+
+struct model_sampler;
+
+/* What runs a stage, or did: the pipeline knows it by its number. */
+struct session_endpoint {
+    struct session_endpoint *next;
+    uint32_t                 number;
+    uint32_t                 stage;
+    struct mcp_engine       *engine;   /* here, or */
+    struct agent_endpoint   *remote;   /* on a worker */
+    bool                     resuming; /* the pipeline waits for its Opened */
+};
+
+struct session_stage {
+    uint32_t           first, last;
+    bool               remote;                     /* belongs on a worker */
+    struct mcp_engine *engine;                     /* borrowed; the fallback is session's */
+    uint8_t            id[WIRE_SESSION_BYTES];     /* of its sessions on workers */
+    uint8_t            weights[WIRE_DIGEST_BYTES]; /* unless mixed */
+    uint32_t           codec;                      /* of the rows that enter it */
+    int                worker;                     /* where it runs or ran last; -1 */
+    bool               waiting;                    /* an endpoint is asked for, none found yet */
+    double             waiting_ms;                 /* since when */
+    uint32_t           replaces;                   /* PIPE_ACT_OPEN's `lost` */
+    bool               lost_answers;
+};
+
+/* A local forward or trim that waits for its turn. */
+struct session_job {
+    struct session_job      *next;
+    struct session_endpoint *endpoint;
+    struct pipe_act          act;
+    int32_t                  tokens[]; /* of act */
+};
 
 /* tokens[0, count) have been computed by every stage. */
 struct mcp_session {
-    struct mcp_engine *engine; /* borrowed */
-    uint32_t           seq;
-    struct pipeline    pipeline;
-    int32_t           *tokens; /* (ctx_tokens) */
-    uint32_t           count;
-    float             *logits; /* (n_vocab) */
+    const struct mcp_model *model;
+    struct mcp_engine      *engine;          /* the first one here; NULL when there is none */
+    struct mcp_engine      *fallback_engine; /* owned; opened when needed */
+    mcp_engine_opts         fallback;        /* valid when can_fall_back */
+    bool                    can_fall_back;
+    char                   *fallback_device; /* owned: fallback.device */
+    struct mcp_remote      *remote;          /* borrowed; NULL when all is here */
+    bool                    cloud;
+    bool                    mixed;
+    enum wire_qos           qos;
+    uint32_t                wrap;
+    const char             *codec_name; /* "" when nothing leaves */
+    double                  failover_ms;
+    atomic_int              cancel;
+
+    struct session_stage *stages; /* (stage_count) */
+    uint32_t              stage_count;
+    uint32_t              seq;
+    uint32_t              ctx_tokens;
+    uint32_t              window_tokens; /* longest prefill window */
+
+    struct pipeline         *pipeline; /* NULL in cloud mode */
+    struct session_endpoint *endpoints;
+    uint32_t                 endpoint_next; /* number of the next one */
+    struct session_job      *jobs, **jobs_last;
+    struct mail             *mail;
+    struct remote_listener   listener;
+    double                   blocked_ms[MCP_WORKERS_MAX]; /* not before; INFINITY = never */
+    mcp_error                last_loss;                   /* why a stage was lost last */
+    uint64_t                 output_number; /* highest window that has left the last stage */
+    uint32_t window_end[PIPE_WINDOWS_MAX];  /* positions after window n, at n mod MAX */
+
+    float   *scratch[2]; /* (window_tokens, n_embd): decoded in, to encode out; may be NULL */
+    int32_t *tokens;     /* (ctx_tokens) */
+    uint32_t count;
+    float   *logits; /* (n_vocab) */
+
+    uint64_t bytes_out, bytes_in; /* of endpoints that are closed */
+    uint64_t windows;
+    uint32_t cloud_failovers;
+    uint32_t cloud_epoch; /* of the session on the worker, in cloud mode */
+    double   stall_ms_max;
 };
 
 int  session_open(struct mcp_session **out, struct mcp_engine *engine, const mcp_session_opts *opts,
@@ -25,5 +100,38 @@ void session_close(struct mcp_session *session);
 int  session_generate(struct mcp_session *s, const int32_t *tokens, uint32_t count,
                       const mcp_generate_opts *opts, mcp_token_fn fn, void *ctx,
                       mcp_generate_result *result, mcp_error *err);
+void session_stats(const struct mcp_session *s, mcp_session_stats *stats);
+
+/* True once after mcp_session_cancel() or mcp_engine_cancel(). */
+bool session_cancelled(struct mcp_session *s);
+
+/* ---- agent/drive.c -------------------------------------------------------------------------------- */
+
+/* Compute `count` tokens after what the session holds, in windows; the last one's logits go to
+ * s->logits when wanted.  On failure s->count positions remain everywhere. */
+int drive_advance(struct mcp_session *s, const int32_t *tokens, uint32_t count, bool logits,
+                  mcp_error *err);
+int drive_trim(struct mcp_session *s, uint32_t pos, mcp_error *err);
+
+/* A worker that may run layers [first, last) now, or -1; what was refused stays away. */
+int  drive_choose(struct mcp_session *s, const struct session_stage *stage, double now_ms);
+void drive_block(struct mcp_session *s, uint32_t worker, const struct wire_status *why,
+                 double now_ms);
+/* Open a stream for `stage` on a worker. */
+int  drive_open_remote(struct mcp_session *s, uint32_t stage, uint32_t worker, bool resume,
+                       struct session_endpoint **out, mcp_error *err);
+void drive_close_endpoint(struct mcp_session *s, struct session_endpoint *e);
+/* Let go of all endpoints and jobs. */
+void drive_close(struct mcp_session *s);
+
+/* ---- agent/cloud.c -------------------------------------------------------------------------------- */
+
+/* One token of an answer; returns non-zero to stop, negative on failure. */
+typedef int (*cloud_token_fn)(int32_t token, enum wire_stop stop, void *ctx);
+
+/* Bring the worker to `tokens` and let it go on by itself. */
+int cloud_generate(struct mcp_session *s, const int32_t *tokens, uint32_t count,
+                   const mcp_generate_opts *opts, uint32_t seed, uint32_t *cached,
+                   cloud_token_fn fn, void *ctx, mcp_error *err);
 
 #endif

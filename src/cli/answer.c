@@ -52,7 +52,7 @@ static unsigned long long mib(uint64_t bytes)
 /* " | why" when the answer did not end by itself; `out` is always terminated. */
 static void stop_text(char *out, size_t cap, const struct talk *talk, mcp_stop stop)
 {
-    uint32_t ctx = talk->engine_info.ctx_tokens;
+    uint32_t ctx = talk->place.ctx_tokens;
 
     out[0] = '\0';
     if (stop == MCP_STOP_CANCEL)
@@ -66,10 +66,35 @@ static void stop_text(char *out, size_t cap, const struct talk *talk, mcp_stop s
         snprintf(out, cap, " | context full: %u tokens, raise -c/--ctx-size", ctx);
 }
 
+/* What ran where, one line: "[0,2) here | [2,28) gpu-01 1.9 ms of 22.3 | ... | out 12.1 KiB". */
+static void print_stages(const struct cli_place *place)
+{
+    mcp_session_stats stats = { .struct_size = sizeof(stats) };
+    char              out[CLI_BYTES_TEXT], in[CLI_BYTES_TEXT];
+
+    if (mcp_session_get_stats(place->session, &stats) < 0)
+        return;
+    for (uint32_t i = 0; i < stats.stage_count && i < MCP_STAGE_STATS_MAX; i++) {
+        const mcp_stage_stats *s = &stats.stages[i];
+        double                 n = s->windows > 0 ? (double)s->windows : 1.0;
+        char                   where[sizeof(s->where) * 3];
+
+        cli_text_field(where, sizeof(where), s->where);
+        fprintf(stderr, "%slayers [%u,%u) %s", i > 0 ? " | " : "", s->first, s->last, where);
+        if (s->windows > 0)
+            fprintf(stderr, " %.1f ms (computing %.1f)", s->elapsed_ms / n, s->compute_ms / n);
+    }
+    fprintf(stderr,
+            "\n%s out, %s in, codec %s, failovers %u, handovers %u, longest stall %.0f ms\n",
+            cli_bytes_text(out, stats.bytes_out), cli_bytes_text(in, stats.bytes_in),
+            stats.codec[0] != '\0' ? stats.codec : "none", stats.failovers, stats.handovers,
+            stats.stall_ms_max);
+}
+
 static void print_timings(const struct talk *talk, const mcp_generate_result *r)
 {
-    const mcp_engine_info *info = &talk->engine_info;
-    char                   cached[48] = "", rate[48] = "", stop[128];
+    const struct cli_place *place = &talk->place;
+    char                    cached[48] = "", rate[48] = "", stop[128];
 
     if (r->prompt_cached > 0)
         snprintf(cached, sizeof(cached), " (%u cached)", r->prompt_cached);
@@ -81,8 +106,10 @@ static void print_timings(const struct talk *talk, const mcp_generate_result *r)
             "memory %llu MiB (weights %llu, KV %llu, compute %llu)%s\n",
             r->prompt_tokens, r->prompt_tokens == 1 ? "" : "s", cached, r->prompt_per_second,
             r->generated_tokens, r->generated_tokens == 1 ? "" : "s", rate, r->ttft_ms,
-            mib(peak_rss_bytes()), mib(info->weight_bytes), mib(info->kv_bytes),
-            mib(info->compute_bytes), stop);
+            mib(peak_rss_bytes()), mib(place->weight_bytes), mib(place->kv_bytes),
+            mib(place->compute_bytes), stop);
+    if (place->remote != NULL)
+        print_stages(place);
 }
 
 /* The devices of layers [first, last), out of "cpu" or "cpu [0,12) + cuda0 [12,30)". */
@@ -108,30 +135,46 @@ static void devices_of(char *out, size_t cap, const char *devices, uint32_t firs
     }
 }
 
-static json_t *plan_json(const struct talk *talk)
+/* A stage's line in the plan.  Its device here, or its worker. */
+static json_t *stage_json(const mcp_stage_stats *s)
 {
-    const struct cli_ints *cuts = &talk->args->engine.cuts;
-    json_t                *list = json_array(), *stages = json_array();
-    uint32_t               first = talk->engine_info.first;
+    static const char here[] = "here: ";
+    bool              ours = strncmp(s->where, here, strlen(here)) == 0;
+    char              device[sizeof(s->where)];
 
-    for (size_t i = 0; i <= cuts->count; i++) {
-        uint32_t last = i < cuts->count ? cuts->values[i] : talk->engine_info.last;
-        char     device[sizeof(talk->engine_info.devices)];
+    if (ours)
+        devices_of(device, sizeof(device), s->where + strlen(here), s->first, s->last);
+    else
+        snprintf(device, sizeof(device), "%s", s->where);
+    return json_pack("{s:i, s:i, s:s, s:o, s:I, s:I, s:f, s:f, s:f, s:i, s:i, s:I}", "first",
+                     (int)s->first, "last", (int)s->last, "where", ours ? "here" : "worker",
+                     "device", cli_json_string(device), "windows", (json_int_t)s->windows,
+                     "positions", (json_int_t)s->positions, "elapsed_ms", s->elapsed_ms, "queue_ms",
+                     s->queue_ms, "compute_ms", s->compute_ms, "failovers", (int)s->failovers,
+                     "handovers", (int)s->handovers, "replayed_positions",
+                     (json_int_t)s->replayed_positions);
+}
 
-        devices_of(device, sizeof(device), talk->engine_info.devices, first, last);
-        if (i < cuts->count)
-            json_array_append_new(list, json_integer(last));
-        json_array_append_new(stages, json_pack("{s:i, s:i, s:s}", "first", (int)first, "last",
-                                                (int)last, "device", device));
-        first = last;
+static json_t *plan_json(const struct talk *talk, const mcp_session_stats *stats)
+{
+    json_t *cuts = json_array(), *stages = json_array();
+
+    for (uint32_t i = 0; i < stats->stage_count && i < MCP_STAGE_STATS_MAX; i++) {
+        if (i > 0)
+            json_array_append_new(cuts, json_integer(stats->stages[i].first));
+        json_array_append_new(stages, stage_json(&stats->stages[i]));
     }
-    return json_pack("{s:s, s:o, s:o}", "mode", "local", "cuts", list, "stages", stages);
+    return json_pack("{s:s, s:o, s:o}", "mode", cli_mode_name(talk->place.mode), "cuts", cuts,
+                     "stages", stages);
 }
 
 static int print_json(const struct talk *talk, const struct collect *c,
                       const mcp_generate_result *r, const char *failure)
 {
-    const mcp_engine_info *info = &talk->engine_info;
+    const struct cli_place *place = &talk->place;
+    mcp_session_stats       stats = { .struct_size = sizeof(stats) };
+
+    (void)mcp_session_get_stats(place->session, &stats);
     const struct {
         const char *key;
         json_t     *value;
@@ -146,12 +189,20 @@ static int print_json(const struct talk *talk, const struct collect *c,
         { "predicted_per_second", cli_json_real(r->predicted_per_second) },
         { "stop_reason", json_string(failure != NULL ? "error" : mcp_stop_name(r->stop)) },
         { "seed", json_integer((json_int_t)r->seed) },
-        { "ctx_size", json_integer(info->ctx_tokens) },
-        { "plan", plan_json(talk) },
+        { "ctx_size", json_integer(place->ctx_tokens) },
+        { "plan", plan_json(talk, &stats) },
+        { "codec", json_string(stats.codec[0] != '\0' ? stats.codec : "none") },
+        { "bytes_out", json_integer((json_int_t)stats.bytes_out) },
+        { "bytes_in", json_integer((json_int_t)stats.bytes_in) },
+        { "windows", json_integer((json_int_t)stats.windows) },
+        { "failovers", json_integer(stats.failovers) },
+        { "handovers", json_integer(stats.handovers) },
+        { "stall_ms_max", cli_json_real(stats.stall_ms_max) },
         { "memory",
           json_pack("{s:I, s:I, s:I, s:I}", "peak_rss_bytes", (json_int_t)peak_rss_bytes(),
-                    "weight_bytes", (json_int_t)info->weight_bytes, "kv_bytes",
-                    (json_int_t)info->kv_bytes, "compute_bytes", (json_int_t)info->compute_bytes) },
+                    "weight_bytes", (json_int_t)place->weight_bytes, "kv_bytes",
+                    (json_int_t)place->kv_bytes, "compute_bytes",
+                    (json_int_t)place->compute_bytes) },
     };
     json_t *object = json_object();
 
@@ -190,7 +241,7 @@ static int tokenize(const struct talk *talk, const char *text, size_t bytes, int
 
 static int check_room(const struct talk *talk, uint32_t count)
 {
-    uint32_t ctx = talk->engine_info.ctx_tokens;
+    uint32_t ctx = talk->place.ctx_tokens;
     uint32_t trained = mcp_model_get_info(talk->model)->n_ctx_train;
 
     if (count == 0)
@@ -236,8 +287,8 @@ enum talk_end talk_answer(struct talk *talk, const char *text, size_t bytes,
     if (c.ids == NULL || count < 0 || check_room(talk, (uint32_t)count) < 0)
         goto out;
 
-    cli_interrupt_target(talk->engine);
-    int rc = mcp_session_generate(talk->session, tokens, (uint32_t)count, &opts, on_token, &c,
+    cli_interrupt_target(talk->place.session);
+    int rc = mcp_session_generate(talk->place.session, tokens, (uint32_t)count, &opts, on_token, &c,
                                   &result, &err);
     cli_interrupt_target(NULL);
     bool interrupted = cli_interrupt_came();

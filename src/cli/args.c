@@ -167,6 +167,37 @@ static int set_ints(struct source source, const char *all, struct cli_ints *out)
     return 0;
 }
 
+static void free_texts(struct cli_texts *texts)
+{
+    for (size_t i = 0; i < texts->count; i++)
+        free(texts->values[i]);
+    free(texts->values);
+    *texts = (struct cli_texts){ 0 };
+}
+
+/* Append the words of `all`. */
+static int set_texts(struct source source, const char *all, struct cli_texts *out)
+{
+    if (out->from_env && !source.from_env)
+        free_texts(out);
+    out->from_env = source.from_env;
+    for (const char *text = all;; text++) {
+        size_t bytes = strcspn(text, ",");
+        if (bytes == 0)
+            return bad(source, all, "is not a list of words like a,b,c");
+        char **values = realloc(out->values, (out->count + 1) * sizeof(*values));
+        char  *word = values != NULL ? strndup(text, bytes) : NULL;
+        if (values != NULL)
+            out->values = values;
+        if (word == NULL)
+            return cli_fail("out of memory for a list of words"), -1;
+        values[out->count++] = word;
+        text += bytes;
+        if (*text == '\0')
+            return 0;
+    }
+}
+
 static int set_flag(struct source source, const char *text, bool *out)
 {
     static const struct cli_word words[] = { { "1", 1 },     { "on", 1 }, { "true", 1 },
@@ -199,6 +230,7 @@ static int set_value(struct source source, const char *text, void *place)
     case CLI_FLAG: return set_flag(source, text, place);
     case CLI_TEXT: *(const char **)place = text; return 0;
     case CLI_INTS: return set_ints(source, text, place);
+    case CLI_TEXTS: return set_texts(source, text, place);
     case CLI_WORD: return bad(source, text, "is not one of ");
     case CLI_INT:
         if (!parse_int(text, text + strlen(text), &whole))
@@ -399,9 +431,12 @@ void cli_args_free(struct cli_args *args)
 {
     const struct cli_option *option;
 
-    for (size_t i = 0; (option = cli_option_at(args->verb, i, NULL)) != NULL; i++)
+    for (size_t i = 0; (option = cli_option_at(args->verb, i, NULL)) != NULL; i++) {
         if (option->type == CLI_INTS)
             free(((struct cli_ints *)place_of(args, i))->values);
+        else if (option->type == CLI_TEXTS)
+            free_texts(place_of(args, i));
+    }
 }
 
 bool cli_args_given(const struct cli_args *args, const char *name)

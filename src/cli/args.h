@@ -21,17 +21,24 @@
 
 /* What an option's value is, and so the C type found at its offset. */
 enum cli_type {
-    CLI_FLAG, /* bool; takes no value on the command line */
-    CLI_INT,  /* int64_t: a whole number in [min, max], or one of words */
-    CLI_REAL, /* double in [min, max] */
-    CLI_WORD, /* int64_t: one of words, nothing else */
-    CLI_TEXT, /* const char *, borrowed from argv or the environment; NULL = not given */
-    CLI_INTS, /* struct cli_ints: whole numbers in [min, max] with commas between */
+    CLI_FLAG,  /* bool; takes no value on the command line */
+    CLI_INT,   /* int64_t: a whole number in [min, max], or one of words */
+    CLI_REAL,  /* double in [min, max] */
+    CLI_WORD,  /* int64_t: one of words, nothing else */
+    CLI_TEXT,  /* const char *, borrowed from argv or the environment; NULL = not given */
+    CLI_INTS,  /* struct cli_ints: whole numbers in [min, max] with commas between */
+    CLI_TEXTS, /* struct cli_texts: words with commas between; may be given repeatedly */
 };
 
 struct cli_ints {
     uint32_t *values; /* (count); owned, given back by cli_args_free */
     size_t    count;
+};
+
+struct cli_texts {
+    char **values; /* (count); owned, given back by cli_args_free */
+    size_t count;
+    bool   from_env; /* the first one on the command line replaces them */
 };
 
 /* A name that a user may write in place of a number. */

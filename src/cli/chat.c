@@ -166,7 +166,7 @@ int talk_chat(struct talk *talk)
     else if (chat.lines.editor)
         cli_printf("%s, %u layers, context of %u tokens. /help lists the commands.\n",
                    mcp_model_get_info(talk->model)->architecture,
-                   mcp_model_get_info(talk->model)->layers, talk->engine_info.ctx_tokens);
+                   mcp_model_get_info(talk->model)->layers, talk->place.ctx_tokens);
 
     while (outcome == GO_ON) {
         cli_interrupt_reset();

@@ -29,10 +29,14 @@ int  cli_help_json(const struct cli_verb *const *verbs);
 
 /* One row a verb, each in the file of its name. */
 extern const struct cli_verb cli_verb_run;
+extern const struct cli_verb cli_verb_worker;
+extern const struct cli_verb cli_verb_ping;
 extern const struct cli_verb cli_verb_show;
 extern const struct cli_verb cli_verb_list;
 extern const struct cli_verb cli_verb_devices;
 extern const struct cli_verb cli_verb_bench;
+extern const struct cli_verb cli_verb_keys;
+extern const struct cli_verb cli_verb_join;
 extern const struct cli_verb cli_verb_debug;
 
 #endif

@@ -17,8 +17,8 @@ enum {
 };
 
 static const char *const type_names[] = {
-    [CLI_FLAG] = "flag", [CLI_INT] = "int",   [CLI_REAL] = "real",
-    [CLI_WORD] = "word", [CLI_TEXT] = "text", [CLI_INTS] = "ints",
+    [CLI_FLAG] = "flag", [CLI_INT] = "int",   [CLI_REAL] = "real",   [CLI_WORD] = "word",
+    [CLI_TEXT] = "text", [CLI_INTS] = "ints", [CLI_TEXTS] = "texts",
 };
 
 void cli_help_overview(const struct cli_verb *const *verbs)

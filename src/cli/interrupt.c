@@ -12,19 +12,19 @@
 #include <string.h>
 #include <unistd.h>
 
-static _Atomic(mcp_engine *) target;
-static atomic_int            came;
-static int                   wake[2] = { -1, -1 };
+static _Atomic(mcp_session *) target;
+static atomic_int             came;
+static int                    wake[2] = { -1, -1 };
 
 static void on_sigint(int signal_number)
 {
-    int         saved = errno;
-    mcp_engine *engine = atomic_load(&target);
+    int          saved = errno;
+    mcp_session *session = atomic_load(&target);
 
     (void)signal_number;
     atomic_store(&came, 1);
-    if (engine != NULL)
-        mcp_engine_cancel(engine);
+    if (session != NULL)
+        mcp_session_cancel(session);
     (void)!write(wake[1], "", 1); /* a full pipe is as readable as one with a byte */
     errno = saved;
 }
@@ -42,9 +42,9 @@ int cli_interrupt_init(void)
     return 0;
 }
 
-void cli_interrupt_target(mcp_engine *engine)
+void cli_interrupt_target(mcp_session *session)
 {
-    atomic_store(&target, engine);
+    atomic_store(&target, session);
 }
 
 bool cli_interrupt_came(void)

@@ -107,6 +107,10 @@ const struct cli_option cli_engine_options[CLI_ENGINE_OPTIONS] = {
       .min = 0,
       .max = 100000,
       .help = "run as stages that end before these layers: 4,20 = [0,4) [4,20) [20,end)" },
+    { .name = "even-windows",
+      .type = CLI_FLAG,
+      AT(even_windows),
+      .help = "on CPU: one attention path for windows of 1 to 63 tokens, as workers have it" },
     { .name = "verbose",
       .brief = "v",
       .type = CLI_FLAG,
@@ -222,12 +226,10 @@ int cli_cuts_check(const struct cli_ints *cuts, const mcp_model *model)
     return 0;
 }
 
-int cli_engine_open(mcp_engine **out, const mcp_model *model, const struct cli_args *args,
-                    const struct cli_engine_args *engine, uint32_t ctx_tokens, uint32_t seqs)
+mcp_engine_opts cli_engine_opts(const struct cli_args *args, const struct cli_engine_args *engine,
+                                uint32_t ctx_tokens, uint32_t seqs)
 {
     mcp_engine_opts opts = MCP_ENGINE_OPTS_INIT;
-    mcp_engine_info info;
-    mcp_error       err = { 0 };
 
     opts.ctx_tokens = ctx_tokens;
     opts.seqs = seqs;
@@ -239,12 +241,23 @@ int cli_engine_open(mcp_engine **out, const mcp_model *model, const struct cli_a
     opts.kv_k = (mcp_kv_type)engine->kv_k;
     opts.kv_v = (mcp_kv_type)engine->kv_v;
     opts.flash = (mcp_flash)engine->flash;
+    opts.even_windows = engine->even_windows;
     if (opts.ubatch_tokens > opts.batch_tokens) {
         if (cli_args_given(args, "ubatch-size"))
             cli_note("-ub/--ubatch-size %u is lowered to -b/--batch-size %u", opts.ubatch_tokens,
                      opts.batch_tokens);
         opts.ubatch_tokens = opts.batch_tokens;
     }
+    return opts;
+}
+
+int cli_engine_open(mcp_engine **out, const mcp_model *model, const struct cli_args *args,
+                    const struct cli_engine_args *engine, uint32_t ctx_tokens, uint32_t seqs)
+{
+    mcp_engine_opts opts = cli_engine_opts(args, engine, ctx_tokens, seqs);
+    mcp_engine_info info;
+    mcp_error       err = { 0 };
+
     if (mcp_engine_open(out, model, &opts, &err) < 0 || mcp_engine_get_info(*out, &info) < 0) {
         cli_fail("%s", err.text[0] != '\0' ? err.text : mcp_code_text(MCP_EINVAL));
         return -1;

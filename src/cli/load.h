@@ -21,10 +21,11 @@ struct cli_engine_args {
     int64_t         kv_v;
     int64_t         flash; /* mcp_flash */
     struct cli_ints cuts;
+    bool            even_windows;
     bool            verbose;
 };
 
-enum { CLI_ENGINE_OPTIONS = 11 };
+enum { CLI_ENGINE_OPTIONS = 12 };
 extern const struct cli_option cli_engine_options[CLI_ENGINE_OPTIONS];
 
 /* The group's row in a verb whose struct T keeps them in its member `engine`. */
@@ -41,6 +42,11 @@ int cli_models_folder(char out[CLI_PATH_BYTES]);
 /* Open the model that -m (or a word on the command line) names: a path, or a file in
  * the models folder, there also without ".gguf".  0, or -1 with the line printed. */
 int cli_model_open(mcp_model **out, const char *name);
+
+/* The options of an engine as given; says which have no effect.  ctx_tokens 0 = the library's
+ * choice. */
+mcp_engine_opts cli_engine_opts(const struct cli_args *args, const struct cli_engine_args *engine,
+                                uint32_t ctx_tokens, uint32_t seqs);
 
 /* Open an engine with all layers of `model`.  ctx_tokens 0 = the library's choice.
  * Says which given flags have no effect.  0, or -1 with the line printed. */

@@ -67,6 +67,18 @@ int cli_printf(const char *format, ...)
     return rc;
 }
 
+void cli_row(const char *key, const char *format, ...)
+{
+    char    text[4096], safe[4096];
+    va_list list;
+
+    va_start(list, format);
+    vsnprintf(text, sizeof(text), format, list);
+    va_end(list);
+    cli_text_field(safe, sizeof(safe), text);
+    cli_printf("%-14s %s\n", key, safe);
+}
+
 int cli_print_json(json_t *value)
 {
     char *text = value != NULL ? json_dumps(value, JSON_REAL_PRECISION(10)) : NULL;

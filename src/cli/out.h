@@ -21,6 +21,9 @@ int cli_write_all(int fd, const void *bytes, size_t count);
 int cli_write(const void *bytes, size_t count);
 int cli_printf(const char *format, ...) __attribute__((format(printf, 1, 2)));
 
+/* "key            value" on a line of its own; control characters in the value are tamed. */
+void cli_row(const char *key, const char *format, ...) __attribute__((format(printf, 2, 3)));
+
 /* One line of JSON; takes the reference.  Returns an exit status. */
 int cli_print_json(json_t *value);
 

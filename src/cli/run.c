@@ -196,8 +196,6 @@ static int choose_raw(struct talk *talk)
 static int open_all(struct talk *talk)
 {
     const struct run_args *run = talk->args;
-    mcp_session_opts       opts = MCP_SESSION_OPTS_INIT;
-    mcp_error              err = { 0 };
     uint32_t               ctx = (uint32_t)run->ctx_size, trained;
 
     if (cli_model_open(&talk->model, run->engine.model) < 0)
@@ -210,14 +208,7 @@ static int open_all(struct talk *talk)
                  ctx, trained);
         ctx = trained;
     }
-    if (cli_engine_open(&talk->engine, talk->model, &run->args, &run->engine, ctx, 1) < 0)
-        return -1;
-    opts.cuts = run->engine.cuts.values;
-    opts.cut_count = (uint32_t)run->engine.cuts.count;
-    if (mcp_session_open(&talk->session, talk->engine, &opts, &err) < 0 ||
-        mcp_engine_get_info(talk->engine, &talk->engine_info) < 0)
-        return cli_fail("%s", err.text), -1;
-    return 0;
+    return cli_place_open(&talk->place, talk->model, &run->args, &run->engine, &run->place, ctx);
 }
 
 static int answer_one(struct talk *talk, const struct cli_buffer *prompt)
@@ -257,8 +248,7 @@ static int run_run(struct cli_args *args)
         goto out;
     status = prompt.text != NULL ? answer_one(&talk, &prompt) : talk_chat(&talk);
 out:
-    mcp_session_close(talk.session);
-    mcp_engine_close(talk.engine);
+    cli_place_close(&talk.place);
     mcp_model_close(talk.model);
     cli_buffer_fini(&prompt);
     return status;
@@ -270,9 +260,11 @@ const struct cli_verb cli_verb_run = {
     .usage = "-m FILE [-p TEXT | -f FILE] [options]",
     .notes =
         "A chat on a pipe takes one turn a line. In a chat: /help, /clear, /exit; Ctrl-C stops\n"
-        "the answer. Text goes to standard output, timings to standard error.",
+        "the answer. Text goes to standard output, timings to standard error. With --worker the\n"
+        "first and last layers stay here and those between run there: --cuts 2,28 says which.",
     .groups = { { "Prompt", prompt_options, sizeof(prompt_options) / sizeof(prompt_options[0]), 0 },
                 { "Answer", answer_options, sizeof(answer_options) / sizeof(answer_options[0]), 0 },
+                CLI_PLACE_GROUP(struct run_args),
                 CLI_ENGINE_GROUP(struct run_args) },
     .args_bytes = sizeof(struct run_args),
     .run = run_run,

@@ -7,10 +7,10 @@
 #include "cli/cli.h"
 #include "cli/load.h"
 #include "cli/out.h"
+#include "cli/place.h"
 
 #include <mcp/model.h>
 
-#include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -27,6 +27,10 @@ struct show_args {
     bool            json;
     bool            fingerprints;
     bool            whole_template;
+
+    struct cli_texts workers; /* then no file is read: what they say of themselves is shown */
+    const char      *keys;
+    const char      *token;
 };
 
 static const struct cli_option show_options[] = {
@@ -49,6 +53,21 @@ static const struct cli_option show_options[] = {
       .type = CLI_FLAG,
       .at = offsetof(struct show_args, whole_template),
       .help = "the chat template whole instead of its beginning" },
+    { .name = "worker",
+      .type = CLI_TEXTS,
+      .at = offsetof(struct show_args, workers),
+      .value = "HOST:PORT",
+      .help = "instead of a file: what this worker holds" },
+    { .name = "keys",
+      .type = CLI_TEXT,
+      .at = offsetof(struct show_args, keys),
+      .value = "DIR",
+      .help = "with --worker: folder with ca.pem, client.pem, client.key" },
+    { .name = "token",
+      .type = CLI_TEXT,
+      .at = offsetof(struct show_args, token),
+      .value = "TOKEN",
+      .help = "with --worker: without, client.token in the keys folder" },
 };
 
 static const char *hex(char out[HEX_BYTES], const uint8_t digest[MCP_FINGERPRINT_BYTES])
@@ -60,36 +79,22 @@ static const char *hex(char out[HEX_BYTES], const uint8_t digest[MCP_FINGERPRINT
 
 /* ---- for people ------------------------------------------------------------------- */
 
-static void row(const char *key, const char *format, ...) __attribute__((format(printf, 2, 3)));
-
-static void row(const char *key, const char *format, ...)
-{
-    char    text[4096], safe[4096];
-    va_list list;
-
-    va_start(list, format);
-    vsnprintf(text, sizeof(text), format, list);
-    va_end(list);
-    cli_text_field(safe, sizeof(safe), text);
-    cli_printf("%-14s %s\n", key, safe);
-}
-
 static void print_template(const char *text, bool whole)
 {
     struct cli_buffer safe = { 0 };
 
     if (text == NULL) {
-        row("chat template", "none");
+        cli_row("chat template", "none");
         return;
     }
     if (whole) {
-        row("chat template", "%zu bytes:", strlen(text));
+        cli_row("chat template", "%zu bytes:", strlen(text));
         if (cli_text_tame(&safe, text, strlen(text)) == 0)
             cli_printf("%s\n", safe.text != NULL ? safe.text : "");
         cli_buffer_fini(&safe);
         return;
     }
-    row("chat template", "%zu bytes (all of it with --template):", strlen(text));
+    cli_row("chat template", "%zu bytes (all of it with --template):", strlen(text));
     for (int i = 0; i < TEMPLATE_LINES && *text != '\0'; i++) {
         char   line[TEMPLATE_LINE_BYTES + 1], shown[3 * TEMPLATE_LINE_BYTES + 1];
         size_t bytes = strcspn(text, "\n");
@@ -109,26 +114,28 @@ static void print_info(const mcp_model *model, const char *fingerprint)
     char                  a[CLI_BYTES_TEXT], b[CLI_BYTES_TEXT];
 
     if (info->parts > 1)
-        row("file", "%s (%s in %u parts)", info->path, cli_bytes_text(a, info->file_bytes),
-            info->parts);
+        cli_row("file", "%s (%s in %u parts)", info->path, cli_bytes_text(a, info->file_bytes),
+                info->parts);
     else
-        row("file", "%s (%s)", info->path, cli_bytes_text(a, info->file_bytes));
-    row("architecture", "%s", info->architecture);
-    row("name", "%s", info->name[0] != '\0' ? info->name : "none");
-    row("layers", "%u", info->layers);
-    row("hidden state", "%u floats a token (n_embd), feed-forward %u", info->n_embd, info->n_ff);
-    row("heads", "%u, of which %u have keys and values", info->n_head, info->n_head_kv);
+        cli_row("file", "%s (%s)", info->path, cli_bytes_text(a, info->file_bytes));
+    cli_row("architecture", "%s", info->architecture);
+    cli_row("name", "%s", info->name[0] != '\0' ? info->name : "none");
+    cli_row("layers", "%u", info->layers);
+    cli_row("hidden state", "%u floats a token (n_embd), feed-forward %u", info->n_embd,
+            info->n_ff);
+    cli_row("heads", "%u, of which %u have keys and values", info->n_head, info->n_head_kv);
     if (info->n_expert > 0)
-        row("experts", "%u, %u used for a token", info->n_expert, info->n_expert_used);
-    row("context", "%u tokens in training", info->n_ctx_train);
-    row("tokenizer", "%s, %u tokens", info->tokenizer, info->n_vocab);
-    row("parameters", "%s", cli_count_text(a, info->parameters));
-    row("weights", "%s, %.2f bits each", cli_bytes_text(a, info->weight_bytes),
-        info->parameters > 0 ? 8.0 * (double)info->weight_bytes / (double)info->parameters : 0.0);
-    row("quantisation", "%s", info->quantisation);
-    row("KV cache", "%s a token in f16, %s in q8_0", cli_bytes_text(a, info->kv_bytes_f16),
-        cli_bytes_text(b, info->kv_bytes_q8_0));
-    row("fingerprint", "%s", fingerprint);
+        cli_row("experts", "%u, %u used for a token", info->n_expert, info->n_expert_used);
+    cli_row("context", "%u tokens in training", info->n_ctx_train);
+    cli_row("tokenizer", "%s, %u tokens", info->tokenizer, info->n_vocab);
+    cli_row("parameters", "%s", cli_count_text(a, info->parameters));
+    cli_row("weights", "%s, %.2f bits each", cli_bytes_text(a, info->weight_bytes),
+            info->parameters > 0 ? 8.0 * (double)info->weight_bytes / (double)info->parameters
+                                 : 0.0);
+    cli_row("quantisation", "%s", info->quantisation);
+    cli_row("KV cache", "%s a token in f16, %s in q8_0", cli_bytes_text(a, info->kv_bytes_f16),
+            cli_bytes_text(b, info->kv_bytes_q8_0));
+    cli_row("fingerprint", "%s", fingerprint);
 }
 
 /* ---- for programs ----------------------------------------------------------------- */
@@ -211,6 +218,69 @@ static int weights_fingerprints(const mcp_model *model, json_t *object)
     return 0;
 }
 
+/* ---- a worker ------------------------------------------------------------------------ */
+
+static int worker_json(const mcp_worker_info *info)
+{
+    char fingerprint[HEX_BYTES];
+
+    return cli_print_json(json_pack(
+        "{s:o, s:s, s:o, s:o, s:o, s:o, s:s, s:i, s:i, s:i, s:i, s:i, s:i, s:i, s:i, s:o, s:o}",
+        "endpoint", cli_json_string(info->endpoint), "state", mcp_worker_state_name(info->state),
+        "name", cli_json_string(info->name), "model", cli_json_string(info->model), "architecture",
+        cli_json_string(info->architecture), "quantisation", cli_json_string(info->quantisation),
+        "fingerprint", hex(fingerprint, info->fingerprint), "layers", (int)info->layers, "first",
+        (int)info->first, "last", (int)info->last, "n_embd", (int)info->n_embd, "sessions",
+        (int)info->sessions, "sessions_free", (int)info->sessions_free, "ctx_tokens",
+        (int)info->ctx_tokens, "batch_tokens", (int)info->batch_tokens, "features",
+        cli_json_string(info->features), "codecs", cli_json_string(info->codecs)));
+}
+
+static void worker_text(const mcp_worker_info *info)
+{
+    char fingerprint[HEX_BYTES];
+
+    cli_row("worker", "%s (%s), %s", info->endpoint, info->name,
+            mcp_worker_state_name(info->state));
+    if (info->problem[0] != '\0')
+        cli_row("problem", "%s", info->problem);
+    if (info->layers == 0)
+        return;
+    cli_row("model", "%s, %s, %s", info->model, info->architecture, info->quantisation);
+    cli_row("fingerprint", "%s", hex(fingerprint, info->fingerprint));
+    cli_row("layers", "[%u, %u) of %u", info->first, info->last, info->layers);
+    cli_row("hidden state", "%u floats a token (n_embd)", info->n_embd);
+    cli_row("sessions", "%u, of which %u are free", info->sessions, info->sessions_free);
+    cli_row("context", "%u tokens a session, %u a window", info->ctx_tokens, info->batch_tokens);
+    cli_row("features", "%s", info->features);
+    cli_row("codecs", "%s", info->codecs);
+    cli_row("version", "%s, %s", info->version, info->tls);
+}
+
+static int show_workers(const struct show_args *show)
+{
+    struct cli_place_args given = { .workers = show->workers,
+                                    .keys = show->keys,
+                                    .token = show->token };
+    mcp_remote           *remote = NULL;
+    int                   status = CLI_OK;
+
+    if (cli_remote_open(&remote, &given, false) < 0)
+        return CLI_FAILED;
+    for (uint32_t i = 0; i < mcp_remote_worker_count(remote); i++) {
+        mcp_worker_info info = { .struct_size = sizeof(info) };
+
+        if (mcp_remote_get_worker(remote, i, &info) < 0)
+            continue;
+        if (show->json)
+            status = worker_json(&info) == CLI_OK ? status : CLI_FAILED;
+        else
+            worker_text(&info);
+    }
+    mcp_remote_close(remote);
+    return status;
+}
+
 static int show_run(struct cli_args *args)
 {
     const struct show_args *show = (const struct show_args *)args;
@@ -221,6 +291,9 @@ static int show_run(struct cli_args *args)
     mcp_error               err = { 0 };
     int                     status = CLI_FAILED;
 
+    /* MCP_WORKER, which other verbs want set, does not keep a file from being shown. */
+    if (show->workers.count > 0 && (show->model == NULL || !show->workers.from_env))
+        return show_workers(show);
     if (cli_model_open(&model, show->model) < 0)
         goto out;
     if (mcp_model_fingerprint(model, digest, &err) < 0) {
@@ -249,8 +322,9 @@ out:
 
 const struct cli_verb cli_verb_show = {
     .name = "show",
-    .summary = "what a model file holds: sizes, quantisation, fingerprint, chat template",
-    .usage = "FILE [--json] [--fingerprints] [--template]",
+    .summary =
+        "what a model file or a worker holds: sizes, quantisation, fingerprint, chat template",
+    .usage = "FILE | --worker HOST:PORT [--json] [--fingerprints] [--template]",
     .groups = { { "Options", show_options, sizeof(show_options) / sizeof(show_options[0]), 0 } },
     .args_bytes = sizeof(struct show_args),
     .run = show_run,

@@ -1,5 +1,5 @@
-/* cli/talk.h - what `mcp run` keeps while it answers: one model, one engine, one
- * session, and how answers are shown.  Main thread only.
+/* cli/talk.h - what `mcp run` keeps while it answers: one model, one session and what it
+ * stands on, and how answers are shown.  Main thread only.
  *
  * SPDX-License-Identifier: MIT */
 #ifndef CLI_TALK_H
@@ -7,6 +7,7 @@
 
 #include "cli/load.h"
 #include "cli/out.h"
+#include "cli/place.h"
 
 #include <mcp/generate.h>
 
@@ -15,6 +16,7 @@
 struct run_args {
     struct cli_args        args;
     struct cli_engine_args engine;
+    struct cli_place_args  place;
     const char            *prompt;
     const char            *file;
     const char            *system_prompt;
@@ -33,9 +35,7 @@ struct run_args {
 struct talk {
     const struct run_args *args;
     mcp_model             *model;
-    mcp_engine            *engine;
-    mcp_session           *session;
-    mcp_engine_info        engine_info;
+    struct cli_place       place;
     bool                   raw; /* no chat format: asked for, or the model has none */
 };
 

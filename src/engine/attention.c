@@ -12,8 +12,9 @@ static struct ggml_tensor *rotate(struct engine_build *b, struct ggml_tensor *x,
                                 ? ggml_reshape_2d(b->ctx, x, n, ggml_nelements(x) / n)
                                 : ggml_cont_2d(b->ctx, x, n, ggml_nelements(x) / n);
 
-    y = ggml_mul_mat(b->ctx, rot, y);
-    ggml_mul_mat_set_hint(y, GGML_HINT_SRC0_IS_HADAMARD);
+    y = engine_product(b, rot, y);
+    if (y->op == GGML_OP_MUL_MAT) /* the reference arithmetic of a single row has no use for it */
+        ggml_mul_mat_set_hint(y, GGML_HINT_SRC0_IS_HADAMARD);
     return ggml_reshape_4d(b->ctx, y, x->ne[0], x->ne[1], x->ne[2], x->ne[3]);
 }
 
@@ -77,7 +78,7 @@ static struct ggml_tensor *attend_flash(struct engine_build *b, struct ggml_tens
     ggml_prec_set_acc(y, GGML_PREC_F32); /* (head_v, n_head, tokens, streams) */
     if (decompress != NULL) {
         y = ggml_permute(b->ctx, y, 0, 2, 1, 3);
-        y = ggml_mul_mat(b->ctx, decompress, y); /* (head_v_full, tokens, n_head, ..) */
+        y = engine_product(b, decompress, y); /* (head_v_full, tokens, n_head, ..) */
         y = ggml_cont(b->ctx, ggml_permute(b->ctx, y, 0, 2, 1, 3));
     }
     return ggml_reshape_2d(b->ctx, y, y->ne[0] * y->ne[1], y->ne[2] * y->ne[3]);
@@ -88,16 +89,16 @@ static struct ggml_tensor *attend_plain(struct engine_build *b, struct ggml_tens
                                         struct ggml_tensor *mask, struct ggml_tensor *decompress,
                                         float scale, bool transposed)
 {
-    struct ggml_tensor *w = ggml_mul_mat(b->ctx, k, q); /* (columns, tokens, n_head, streams) */
+    struct ggml_tensor *w = engine_product(b, k, q); /* (columns, tokens, n_head, streams) */
     struct ggml_tensor *y;
 
     ggml_prec_set_acc(w, GGML_PREC_F32);
     w = ggml_soft_max_ext(b->ctx, w, mask, scale, 0.0f);
     if (!transposed)
         v = ggml_cont(b->ctx, ggml_transpose(b->ctx, v));
-    y = ggml_mul_mat(b->ctx, v, w); /* (head_v, tokens, n_head, streams) */
+    y = engine_product(b, v, w); /* (head_v, tokens, n_head, streams) */
     if (decompress != NULL)
-        y = ggml_mul_mat(b->ctx, decompress, y);
+        y = engine_product(b, decompress, y);
     y = ggml_permute(b->ctx, y, 0, 2, 1, 3);
     return ggml_cont_2d(b->ctx, y, y->ne[0] * y->ne[1], y->ne[2] * y->ne[3]);
 }

@@ -19,11 +19,11 @@ static struct ggml_tensor *project_query(struct engine_build *b, struct ggml_ten
     struct ggml_tensor *q;
 
     if (b->hp->q_lora > 0) {
-        q = ggml_mul_mat(b->ctx, b->l->t[W_Q_A], x); /* (q_lora, n) */
+        q = engine_product(b, b->l->t[W_Q_A], x); /* (q_lora, n) */
         q = engine_norm(b, q, b->l->t[W_Q_A_NORM]);
-        q = ggml_mul_mat(b->ctx, b->l->t[W_Q_B], q); /* (head_k_full * n_head, n) */
+        q = engine_product(b, b->l->t[W_Q_B], q); /* (head_k_full * n_head, n) */
     } else {
-        q = ggml_mul_mat(b->ctx, b->l->t[W_Q], x);
+        q = engine_product(b, b->l->t[W_Q], x);
     }
     return ggml_reshape_3d(b->ctx, q, b->hp->head_k_full, b->hp->n_head, b->graph->shape.tokens);
 }
@@ -44,10 +44,10 @@ static struct ggml_tensor *attend_latent(struct engine_build *b, struct ggml_ten
                         ggml_row_size(q->type, nope));
     q_pe = engine_rope(b, q_pe, NULL); /* (n_rot, n_head, n) */
 
-    q_nope = ggml_permute(b->ctx, q_nope, 0, 2, 1, 3);     /* (nope, n, n_head) */
-    q_nope = ggml_mul_mat(b->ctx, b->l->t[W_K_B], q_nope); /* (kv_lora, n, n_head) */
-    q_nope = ggml_permute(b->ctx, q_nope, 0, 2, 1, 3);     /* (kv_lora, n_head, n) */
-    a.q = ggml_concat(b->ctx, q_nope, q_pe, 0);            /* (kv_lora + n_rot, n_head, n) */
+    q_nope = ggml_permute(b->ctx, q_nope, 0, 2, 1, 3);  /* (nope, n, n_head) */
+    q_nope = engine_product(b, b->l->t[W_K_B], q_nope); /* (kv_lora, n, n_head) */
+    q_nope = ggml_permute(b->ctx, q_nope, 0, 2, 1, 3);  /* (kv_lora, n_head, n) */
+    a.q = ggml_concat(b->ctx, q_nope, q_pe, 0);         /* (kv_lora + n_rot, n_head, n) */
 
     latent = ggml_reshape_3d(b->ctx, latent, hp->kv_lora, 1, n);
     a.k = ggml_concat(b->ctx, latent, k_pe, 0); /* (kv_lora + n_rot, 1, n) */
@@ -62,7 +62,7 @@ static struct ggml_tensor *attend_full(struct engine_build *b, struct ggml_tenso
     const struct model_hparams *hp = b->hp;
     int64_t                     n = b->graph->shape.tokens;
     int64_t                     nope = (int64_t)hp->head_k_full - hp->rope.n_rot;
-    struct ggml_tensor         *kv = ggml_mul_mat(b->ctx, b->l->t[W_KV_B], latent);
+    struct ggml_tensor         *kv = engine_product(b, b->l->t[W_KV_B], latent);
     size_t                      head = ggml_row_size(kv->type, nope + hp->head_v_full);
     struct ggml_tensor         *k_nope;
     struct engine_qkv           a;
@@ -100,7 +100,7 @@ struct ggml_tensor *engine_deepseek2_layer(struct engine_build *b, struct ggml_t
     y = engine_norm(b, x, b->l->t[W_ATTN_NORM]);
     q = project_query(b, y); /* (head_k_full, n_head, n) */
 
-    kv = ggml_mul_mat(b->ctx, b->l->t[W_KV_A], y); /* (kv_lora + n_rot, n) */
+    kv = engine_product(b, b->l->t[W_KV_A], y); /* (kv_lora + n_rot, n) */
     row = ggml_row_size(kv->type, (int64_t)hp->kv_lora + hp->rope.n_rot);
     latent = ggml_view_2d(b->ctx, kv, hp->kv_lora, n, row, 0);
     k_pe = ggml_view_3d(b->ctx, kv, hp->rope.n_rot, 1, n, row, row,

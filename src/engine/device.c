@@ -191,12 +191,13 @@ static void list_devices(char *text, size_t bytes)
 
 static bool cancelled(void *ctx)
 {
-    return atomic_load_explicit((atomic_int *)ctx, memory_order_relaxed) != 0;
+    const struct engine_device *device = ctx;
+
+    return atomic_load_explicit(device->cancel, memory_order_relaxed) != 0;
 }
 
 /* Threads, abort hook and extra buffer types exist for the CPU only. */
-static int open_cpu(struct engine_device *device, uint32_t threads, uint32_t poll, bool repack,
-                    atomic_int *cancel, mcp_error *err)
+static int open_cpu(struct engine_device *device, uint32_t threads, uint32_t poll, mcp_error *err)
 {
     typedef struct ggml_threadpool *(*pool_new_fn)(struct ggml_threadpool_params *);
     typedef void (*set_pool_fn)(ggml_backend_t, struct ggml_threadpool *);
@@ -216,6 +217,7 @@ static int open_cpu(struct engine_device *device, uint32_t threads, uint32_t pol
     PROC(set_threads, "ggml_backend_set_n_threads");
     PROC(set_abort, "ggml_backend_set_abort_callback");
     PROC(get_extra, "ggml_backend_dev_get_extra_bufts");
+    PROC(device->set_reference, "ggml_backend_cpu_set_use_ref");
 #undef PROC
 
     if (pool_new == NULL || device->pool_free == NULL || set_pool == NULL || set_threads == NULL)
@@ -228,8 +230,8 @@ static int open_cpu(struct engine_device *device, uint32_t threads, uint32_t pol
     set_pool(device->backend, device->pool);
     set_threads(device->backend, (int)threads);
     if (set_abort != NULL)
-        set_abort(device->backend, cancelled, cancel);
-    if (repack && get_extra != NULL) {
+        set_abort(device->backend, cancelled, device);
+    if (get_extra != NULL) {
         ggml_backend_buffer_type_t *list = get_extra(device->dev);
 
         while (list != NULL && *list != NULL && device->extra_count < ENGINE_BUFTS_MAX)
@@ -238,39 +240,70 @@ static int open_cpu(struct engine_device *device, uint32_t threads, uint32_t pol
     return MCP_OK;
 }
 
-int engine_device_open(struct engine_device *device, const char *name, uint32_t threads,
-                       uint32_t poll, bool repack, atomic_int *cancel, mcp_error *err)
+int engine_device_open(struct engine_device **out, const char *name, uint32_t threads,
+                       uint32_t poll, mcp_error *err)
 {
-    char known[256];
-    int  rc = MCP_OK;
+    struct engine_device *device;
+    ggml_backend_dev_t    dev;
+    char                  known[256];
+    int                   rc = MCP_OK;
 
-    memset(device, 0, sizeof(*device));
+    *out = NULL;
     engine_devices_init();
-    device->dev = find_device(name);
-    if (device->dev == NULL) {
+    dev = find_device(name);
+    if (dev == NULL) {
         list_devices(known, sizeof(known));
         return base_fail(err, MCP_ENOTFOUND,
                          "device '%.32s' does not exist; --device takes auto, %s", name, known);
     }
+    device = calloc(1, sizeof(*device));
+    if (device == NULL)
+        return base_fail(err, MCP_ENOMEM, "device %s", name);
+    device->holders = 1;
+    device->dev = dev;
     snprintf(device->name, sizeof(device->name), "%s", name);
-    device->gpu = is_gpu(device->dev);
+    device->gpu = is_gpu(dev);
     device->threads = threads;
-    device->backend = ggml_backend_dev_init(device->dev, NULL);
+    device->backend = ggml_backend_dev_init(dev, NULL);
     if (device->backend == NULL)
-        return base_fail(err, MCP_EDEVICE, "device %s cannot be started", name);
-    if (!device->gpu)
-        rc = open_cpu(device, threads, poll, repack, cancel, err);
-    if (rc < 0)
+        rc = base_fail(err, MCP_EDEVICE, "device %s cannot be started", name);
+    else if (!device->gpu)
+        rc = open_cpu(device, threads, poll, err);
+    if (rc < 0) {
         engine_device_close(device);
-    return rc;
+        return rc;
+    }
+    *out = device;
+    return MCP_OK;
+}
+
+struct engine_device *engine_device_share(struct engine_device *device)
+{
+    device->holders++;
+    return device;
 }
 
 void engine_device_close(struct engine_device *device)
 {
+    if (device == NULL || --device->holders > 0)
+        return;
     ggml_backend_free(device->backend);
     if (device->pool != NULL)
         device->pool_free(device->pool);
-    memset(device, 0, sizeof(*device));
+    free(device);
+}
+
+enum ggml_status engine_device_compute(struct engine_device *device, struct ggml_cgraph *nodes,
+                                       bool reference, const atomic_int *cancel)
+{
+    enum ggml_status status;
+
+    if (device->set_reference != NULL)
+        device->set_reference(device->backend, reference);
+    device->cancel = cancel;
+    status = ggml_backend_graph_compute_async(device->backend, nodes);
+    device->cancel = NULL;
+    return status;
 }
 
 void engine_want_huge_pages(const struct engine_device *device, ggml_backend_buffer_t buffer)

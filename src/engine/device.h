@@ -29,11 +29,13 @@ enum {
 /* Processors that this process may use, at least 1. */
 uint32_t engine_cpus(void);
 
-/* One backend and the single thread pool that computes on it.
+/* One backend and the single thread pool that computes on it.  Engines beside each other
+ * hold one together, and run on it in turns, from one thread.
  *
  * The CPU backend's own functions are reached through ggml's registry, never linked:
  * in a portable build they live in a module chosen at run time. */
 struct engine_device {
+    uint32_t                holders; /* the last one to close it frees it */
     ggml_backend_dev_t      dev;
     ggml_backend_t          backend;
     bool                    gpu;
@@ -43,13 +45,24 @@ struct engine_device {
     void (*pool_free)(struct ggml_threadpool *);
     ggml_backend_buffer_type_t extra[ENGINE_BUFTS_MAX]; /* rearranged weights, best first */
     uint32_t                   extra_count;
+    void (*set_reference)(ggml_backend_t, bool); /* CPU only; NULL where ggml has none */
+    /* Polled between the nodes of a graph: whoever computes puts his flag here. */
+    const atomic_int *cancel;
 };
 
-/* `name` as in mcp_engine_opts.device, but not "auto".  `cancel` is polled between the
- * nodes of a graph. */
-int  engine_device_open(struct engine_device *device, const char *name, uint32_t threads,
-                        uint32_t poll, bool repack, atomic_int *cancel, mcp_error *err);
-void engine_device_close(struct engine_device *device);
+/* `name` as in mcp_engine_opts.device, but not "auto". */
+int engine_device_open(struct engine_device **out, const char *name, uint32_t threads,
+                       uint32_t poll, mcp_error *err);
+
+/* The same device once more, to be closed as often. */
+struct engine_device *engine_device_share(struct engine_device *device);
+void                  engine_device_close(struct engine_device *device); /* NULL is allowed */
+
+/* Compute a graph, perhaps by ggml's reference arithmetic, which does not choose kernels by
+ * the number of rows (even.h).  `cancel` ends it early with GGML_STATUS_ABORTED.  Both are the
+ * CPU's only. */
+enum ggml_status engine_device_compute(struct engine_device *device, struct ggml_cgraph *nodes,
+                                       bool reference, const atomic_int *cancel);
 
 /* Host memory that the device copies from and to at full speed: page-locked for a GPU,
  * plain otherwise.  bytes 0 gives a valid, empty piece. */

@@ -38,7 +38,9 @@ static int check_opts(struct mcp_engine *e, const mcp_engine_opts *o, mcp_error 
     info->seqs = o->seqs;
     info->batch_tokens = o->batch_tokens;
     info->ubatch_tokens = o->ubatch_tokens < o->batch_tokens ? o->ubatch_tokens : o->batch_tokens;
-    info->threads = o->threads == 0 ? engine_cores() : o->threads;
+    info->threads = o->beside != NULL ? o->beside->info.threads
+                    : o->threads == 0 ? engine_cores()
+                                      : o->threads;
 
     rc = in_range("-c (tokens a sequence)", info->ctx_tokens, 1, MODEL_CTX_MAX, err);
     if (rc == MCP_OK)
@@ -125,7 +127,10 @@ static int choose_flash(const struct mcp_engine *e, const mcp_engine_opts *o,
 /* Which devices hold which layers: the last gpu_layers on the GPU, the rest on the CPU. */
 static uint32_t plan_shards(struct mcp_engine *e, const mcp_engine_opts *o, const char *devices[2])
 {
-    const char *name = strcmp(o->device, "auto") == 0 ? engine_device_best() : o->device;
+    const char *best = o->beside != NULL
+                           ? o->beside->shards[o->beside->shard_count - 1].device->name
+                           : engine_device_best();
+    const char *name = strcmp(o->device, "auto") == 0 ? best : o->device;
     uint32_t    layers = e->info.last - e->info.first;
     uint32_t    on_gpu = o->gpu_layers < 0 || (uint32_t)o->gpu_layers > layers
                              ? layers
@@ -147,6 +152,24 @@ static uint32_t plan_shards(struct mcp_engine *e, const mcp_engine_opts *o, cons
         count++;
     }
     return count;
+}
+
+/* The device of a shard: its own, or that of the engine beside. */
+static int take_device(struct engine_device **out, const struct mcp_engine *e,
+                       const mcp_engine_opts *o, const char *name, mcp_error *err)
+{
+    if (o->beside == NULL)
+        return engine_device_open(out, name, e->info.threads, o->poll, err);
+    for (uint32_t i = 0; i < o->beside->shard_count; i++) {
+        if (strcmp(o->beside->shards[i].device->name, name) == 0) {
+            *out = engine_device_share(o->beside->shards[i].device);
+            return MCP_OK;
+        }
+    }
+    return base_fail(err, MCP_EINVAL,
+                     "an engine on %.32s cannot share the device of the engine beside it, which "
+                     "runs on %s",
+                     name, o->beside->info.devices);
 }
 
 static int make_scratch(struct mcp_engine *e, mcp_error *err)
@@ -178,6 +201,7 @@ int engine_open(struct mcp_engine **out, const struct mcp_model *model, const mc
     if (e == NULL)
         return base_fail(err, MCP_ENOMEM, "engine");
     e->model = model;
+    e->even = opts->even_windows != 0;
     engine_devices_init();
     rc = check_opts(e, opts, err);
     if (rc == MCP_OK)
@@ -191,7 +215,9 @@ int engine_open(struct mcp_engine **out, const struct mcp_model *model, const mc
         struct engine_shard *s = &e->shards[i];
         size_t               room = sizeof(e->info.devices) - used;
 
-        rc = engine_shard_open(s, e, devices[i], opts, flash, &e->cancel, err);
+        rc = take_device(&s->device, e, opts, devices[i], err);
+        if (rc == MCP_OK)
+            rc = engine_shard_open(s, e, opts, flash, err);
         e->info.weight_bytes += s->weights.bytes;
         e->info.kv_bytes += engine_kv_bytes(&s->kv);
         e->info.compute_bytes += s->compute_bytes;
@@ -202,7 +228,7 @@ int engine_open(struct mcp_engine **out, const struct mcp_model *model, const mc
                                      i > 0 ? " + " : "", devices[i], s->first, s->last);
     }
     for (size_t i = 0; i < 2 && rc == MCP_OK; i++) {
-        e->hidden[i] = engine_host_new(&e->shards[e->shard_count - 1].device,
+        e->hidden[i] = engine_host_new(e->shards[e->shard_count - 1].device,
                                        (size_t)e->info.ubatch_tokens * model->hp.n_embd *
                                            sizeof(float));
         if (e->hidden[i].data == NULL)
@@ -214,6 +240,9 @@ int engine_open(struct mcp_engine **out, const struct mcp_model *model, const mc
      * threads that wait for each other.  Whether it loaded is not the engine's business. */
     (void)model_get_vocab(model, NULL);
     e->info.flash = flash;
+    e->info.even_windows = e->even;
+    for (uint32_t i = 0; i < e->shard_count; i++)
+        e->info.even_windows &= e->shards[i].weights.even;
     if (e->info.first == 0)
         e->info.weight_bytes += model->tensors.global[G_TOKEN_EMBD]->bytes;
     *out = e;
@@ -269,8 +298,8 @@ int engine_trim(struct mcp_engine *e, uint32_t seq, uint32_t pos, mcp_error *err
         if (*length > pos)
             *length = pos;
     }
-    for (uint32_t i = 0; i < e->shard_count; i++)
-        engine_kv_clear(&e->shards[i].kv, seq, pos);
+    for (uint32_t i = 0; i < e->shard_count && pos == 0; i++)
+        engine_kv_clear(&e->shards[i].kv, seq);
     return MCP_OK;
 }
 
@@ -284,7 +313,7 @@ union host_header {
 
 float *engine_alloc(struct mcp_engine *e, size_t floats)
 {
-    const struct engine_device *device = &e->shards[e->shard_count - 1].device;
+    const struct engine_device *device = e->shards[e->shard_count - 1].device;
     union host_header          *h;
     struct engine_host          host;
 

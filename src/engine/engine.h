@@ -14,12 +14,16 @@ enum {
     /* Graphs kept built: decode, verify and prefill shapes of four stages, with room.
      * Each holds about 1 MB of nodes; the compute buffer is shared. */
     ENGINE_GRAPHS_MAX = 16,
+    /* Windows below this are even with each other (mcp_engine_opts.even_windows): from here on
+     * the CPU's flash attention works in tiles. */
+    ENGINE_TILE_TOKENS = 64,
 };
 
 /* The layers that one device holds, and everything needed to run them. */
 struct engine_shard {
     uint32_t              first, last;
-    struct engine_device  device;
+    struct engine_device *device; /* perhaps held by engines beside this one too */
+    const atomic_int     *cancel; /* the engine's */
     struct engine_weights weights;
     struct engine_kv      kv;
     struct ggml_gallocr  *compute; /* one buffer, shared by the graphs below */
@@ -52,6 +56,7 @@ struct mcp_engine {
     struct engine_shard     shards[ENGINE_SHARDS_MAX];
     uint32_t                shard_count;
     atomic_int              cancel;
+    bool                    even; /* even_windows: batches are formed and computed for it */
 
     /* Scratch of one forward, sized at opening. */
     struct engine_host     hidden[2]; /* (ubatch_tokens, n_embd): in and out of a shard */
@@ -92,8 +97,10 @@ int engine_check_range(const struct mcp_engine *e, uint32_t first, uint32_t last
 
 /* ---- engine/shard.c: one device ------------------------------------------------------- */
 
-int  engine_shard_open(struct engine_shard *s, const struct mcp_engine *e, const char *device,
-                       const mcp_engine_opts *opts, bool flash, atomic_int *cancel, mcp_error *err);
+/* Load the layers of a shard whose range and device are set.  On failure the shard is to be
+ * closed all the same. */
+int  engine_shard_open(struct engine_shard *s, const struct mcp_engine *e,
+                       const mcp_engine_opts *opts, bool flash, mcp_error *err);
 void engine_shard_close(struct engine_shard *s);
 
 /* A batch ready to compute: the shape and what goes into its inputs. */
@@ -104,6 +111,7 @@ struct engine_batch {
     const int32_t      *positions; /* (tokens) */
     const uint32_t     *sequences; /* (tokens) */
     const int32_t      *rows;      /* (shape.rows) */
+    bool                reference; /* by arithmetic that does not depend on the shape (even.h) */
 };
 
 /* Run the batch; for HIDDEN and LOGITS the rows land in `out` before this returns.  A batch

@@ -144,6 +144,33 @@ static void the_description_says_what_was_opened(void **state)
     model_close(m);
 }
 
+/* Goal:   even windows hold where they are asked for, and only there.
+ * Method: a type that is rearranged and even, one whose rearranged form is not: it stays as the
+ *         file has it. */
+static void even_windows_hold_where_asked_for(void **state)
+{
+    static const char *const quants[] = { "q4_0", "q4_k" };
+
+    (void)state;
+    for (size_t i = 0; i < UNIT_COUNT(quants); i++) {
+        struct mcp_model *m = run_model(unit_synth(quants[i], "tiny-llama-256", quants[i], NULL));
+
+        for (int even = 0; even < 2; even++) {
+            mcp_engine_opts    o = run_opts();
+            struct mcp_engine *e;
+
+            o.even_windows = even;
+            e = run_engine(m, &o);
+#if defined(__x86_64__)
+            assert_int_equal(e->info.even_windows, even);
+#endif
+            assert_true(e->info.even_windows <= even);
+            engine_close(e);
+        }
+        model_close(m);
+    }
+}
+
 /* Goal:   a -ub above -b is -b: it neither costs memory nor overflows anything.
  * Method: the compute buffer of -ub = -b against those of much larger ones. */
 static void a_ubatch_above_the_batch_is_the_batch(void **state)
@@ -251,6 +278,7 @@ int main(void)
         cmocka_unit_test(options_outside_their_limits_are_refused),
         cmocka_unit_test(impossible_devices_and_combinations_are_refused),
         cmocka_unit_test(the_description_says_what_was_opened),
+        cmocka_unit_test(even_windows_hold_where_asked_for),
         cmocka_unit_test(a_ubatch_above_the_batch_is_the_batch),
         cmocka_unit_test(trimming_forgets_one_sequences_end),
         cmocka_unit_test(memory_for_rows_is_aligned_and_bounded),

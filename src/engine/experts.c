@@ -35,7 +35,7 @@ static struct ggml_tensor *route(struct engine_build *b, struct ggml_tensor *x, 
     int64_t                     used = hp->n_expert_used;
     struct ggml_tensor         *probs, *scores, *weights;
 
-    probs = ggml_mul_mat(b->ctx, b->l->t[W_ROUTER], x); /* (n_expert, n) */
+    probs = engine_product(b, b->l->t[W_ROUTER], x); /* (n_expert, n) */
     probs = hp->gate_sigmoid ? ggml_sigmoid(b->ctx, probs) : ggml_soft_max(b->ctx, probs);
     scores = probs;
     if (b->l->t[B_ROUTER] != NULL) /* biases the choice, not the weight */

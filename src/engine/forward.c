@@ -142,16 +142,25 @@ struct cursor {
     uint32_t offset;
 };
 
-/* Fill e->pieces with the next tokens, at most ubatch_tokens; returns how many pieces. */
+/* Fill e->pieces with the next tokens, at most ubatch_tokens; returns how many pieces.
+ *
+ * With even_windows a window's pieces do not depend on who shares its batch: each is cut as if
+ * it were alone, and large pieces do not share one with small ones, which are computed in
+ * another way. */
 static uint32_t next_pieces(struct mcp_engine *e, const mcp_window *windows, uint32_t count,
                             struct cursor *at)
 {
     uint32_t room = e->info.ubatch_tokens, pieces = 0;
+    bool     large = false;
 
     while (at->window < count && room > 0) {
         uint32_t left = windows[at->window].count - at->offset;
-        uint32_t take = left < room ? left : room;
+        uint32_t most = e->even ? e->info.ubatch_tokens : room;
+        uint32_t take = left < most ? left : most;
 
+        if (e->even && pieces > 0 && (take > room || (take >= ENGINE_TILE_TOKENS) != large))
+            break;
+        large = take >= ENGINE_TILE_TOKENS;
         e->pieces[pieces++] = (struct engine_piece){ at->window, at->offset, take, 0 };
         room -= take;
         at->offset += take;
@@ -304,6 +313,18 @@ static uint32_t choose_rows(struct mcp_engine *e, const mcp_window *windows, uin
     return rows;
 }
 
+/* The rows that a batch is about to write in layers of one shard. */
+static void claim_rows(struct mcp_engine *e, struct engine_shard *s,
+                       const struct engine_shape *shape, const mcp_window *windows, uint32_t pieces)
+{
+    for (uint32_t i = 0; i < pieces; i++) {
+        const struct engine_piece *p = &e->pieces[i];
+        const mcp_window          *w = &windows[p->window];
+
+        engine_kv_claim(&s->kv, w->seq, shape->first, shape->last, w->pos + p->offset + p->count);
+    }
+}
+
 /* One batch through every shard that holds a part of [first, last). */
 static int run_batch(struct mcp_engine *e, uint32_t first, uint32_t last, mcp_want want,
                      const mcp_window *windows, uint32_t pieces, const uint64_t *row_base,
@@ -319,6 +340,7 @@ static int run_batch(struct mcp_engine *e, uint32_t first, uint32_t last, mcp_wa
     batch.shape.segment_count = make_segments(e, windows, pieces);
     batch.shape.segments = e->segments;
     batch.shape.tokens = e->pieces[pieces - 1].token + e->pieces[pieces - 1].count;
+    batch.reference = e->even && e->pieces[0].count < ENGINE_TILE_TOKENS;
     rows = choose_rows(e, windows, pieces, row_base, &first_row);
     gather(e, windows, pieces, &batch);
 
@@ -336,6 +358,7 @@ static int run_batch(struct mcp_engine *e, uint32_t first, uint32_t last, mcp_wa
                                                                 : ENGINE_OUTPUT_HIDDEN;
         batch.shape.rows = batch.shape.output == ENGINE_OUTPUT_LOGITS ? rows : 0;
         batch.rows = e->rows;
+        claim_rows(e, s, &batch.shape, windows, pieces);
         rc = engine_shard_run(s, e->model, &batch,
                               batch.shape.output == ENGINE_OUTPUT_LOGITS
                                   ? out + first_row * e->model->hp.n_vocab
@@ -348,25 +371,6 @@ static int run_batch(struct mcp_engine *e, uint32_t first, uint32_t last, mcp_wa
     if (rc == MCP_OK && rows > 0 && want == MCP_WANT_HIDDEN)
         scatter_hidden(e, windows, pieces, row_base, batch.hidden, out);
     return rc;
-}
-
-/* Rows that a failed forward may have written.  Layers outside its range can be further on:
- * only what is behind every layer's length is given up. */
-static void forget_rows(struct mcp_engine *e, const mcp_window *windows, uint32_t count)
-{
-    for (uint32_t i = 0; i < count; i++) {
-        for (uint32_t j = 0; j < e->shard_count; j++) {
-            struct engine_shard *s = &e->shards[j];
-            uint32_t             longest = 0;
-
-            for (uint32_t layer = s->first; layer < s->last; layer++) {
-                uint32_t length = *engine_kv_length(&s->kv, windows[i].seq, layer);
-
-                longest = length > longest ? length : longest;
-            }
-            engine_kv_clear(&s->kv, windows[i].seq, longest);
-        }
-    }
 }
 
 int engine_forward(struct mcp_engine *e, uint32_t first, uint32_t last, mcp_want want,
@@ -388,9 +392,6 @@ int engine_forward(struct mcp_engine *e, uint32_t first, uint32_t last, mcp_want
         rows += window_rows(&windows[i]);
     }
 
-    for (uint32_t i = 0; i < count; i++)
-        for (uint32_t j = 0; j < e->shard_count; j++)
-            engine_kv_mark(&e->shards[j].kv, windows[i].seq, windows[i].pos + windows[i].count);
     while (rc == MCP_OK && at.window < count) {
         uint32_t pieces = next_pieces(e, windows, count, &at);
 
@@ -403,10 +404,8 @@ int engine_forward(struct mcp_engine *e, uint32_t first, uint32_t last, mcp_want
         engine_shard_wait(&e->shards[i]);
     if (rc == MCP_ECANCELED)
         atomic_store(&e->cancel, 0);
-    if (rc < 0) {
-        forget_rows(e, windows, count);
+    if (rc < 0)
         return rc;
-    }
 
     /* Only now do the new rows count: a failed forward leaves the lengths alone. */
     for (uint32_t i = 0; i < count; i++)

@@ -225,6 +225,82 @@ static void rows_that_were_cut_off_hurt_nobody(void **state)
     model_close(m);
 }
 
+/* NaN in rows [from, to) of layers [first, last) of sequence 0, as a forward that overflows
+ * leaves them. */
+static void poison(struct mcp_engine *e, uint32_t first, uint32_t last, uint32_t from, uint32_t to)
+{
+    struct engine_kv *kv = &e->shards[0].kv;
+    size_t            bytes = (to - from) * engine_kv_row_bytes(kv, false);
+    uint8_t          *rows = malloc(bytes);
+
+    assert_non_null(rows);
+    memset(rows, 0xff, bytes);
+    for (uint32_t l = first; l < last; l++)
+        for (int v = 0; v < 2; v++)
+            assert_int_equal(engine_kv_write(kv, 0, l, v != 0, from, to - from, rows, NULL),
+                             MCP_OK);
+    free(rows);
+}
+
+/* Goal:   rows that were given up are out of the way before anything reads over them: the first
+ *         piece of a long window already, and a layer that runs later than others.
+ * Method: 200 positions, NaN from 20 on, cut back to 10.  Then a window of 150, of which the
+ *         first piece sees columns that only the next pieces overwrite; or two positions through
+ *         layers [0, 2) and eight more there, then the two through layers [2, 4). */
+static void rows_given_up_hurt_no_later_piece_or_layer(void **state)
+{
+    struct mcp_model *m = run_model(unit_synth("nan.gguf", "tiny-llama", "q4_0", NULL));
+    size_t            width = m->hp.n_vocab, n_embd = m->hp.n_embd;
+    float            *out = run_floats(150 * width), *expected = run_floats(150 * width);
+    float            *hidden = run_floats(8 * n_embd), *spare = run_floats(8 * n_embd);
+    uint64_t          rng = unit_seed();
+    int32_t           tokens[200];
+
+    (void)state;
+    run_tokens(&rng, tokens, 200, m->hp.n_vocab);
+    for (int kind = 0; kind < 4; kind++) {
+        mcp_engine_opts    o = run_opts();
+        struct mcp_engine *e[2];
+
+        o.flash = kind % 2 ? MCP_FLASH_ON : MCP_FLASH_OFF;
+        for (int i = 0; i < 2; i++) {
+            float     *rows = i == 0 ? expected : out;
+            mcp_window two = { .pos = 10, .count = 2, .tokens = tokens, .out = MCP_OUT_ALL };
+            mcp_window more = { .pos = 12, .count = 8, .tokens = tokens, .out = MCP_OUT_ALL };
+            mcp_error  err;
+
+            e[i] = run_engine(m, &o);
+            run_append(e[i], 0, tokens, 10, NULL);
+            if (i == 1) {
+                run_append(e[i], 0, tokens + 10, 190, NULL);
+                poison(e[i], 0, 4, 20, 200);
+                assert_int_equal(engine_trim(e[i], 0, 10, NULL), MCP_OK);
+            }
+            if (kind < 2) {
+                run_append(e[i], 0, tokens + 20, 150, rows);
+                continue;
+            }
+            unit_ok(engine_forward(e[i], 0, 2, MCP_WANT_HIDDEN, &two, 1, hidden, 2 * n_embd, &err),
+                    &err);
+            unit_ok(engine_forward(e[i], 0, 2, MCP_WANT_HIDDEN, &more, 1, spare, 8 * n_embd, &err),
+                    &err);
+            two.tokens = NULL;
+            two.hidden = hidden;
+            unit_ok(engine_forward(e[i], 2, 4, MCP_WANT_LOGITS, &two, 1, rows, 2 * width, &err),
+                    &err);
+        }
+        run_rows_equal(out, expected, kind < 2 ? 150 : 2, width,
+                       kind < 2 ? "a long window" : "a later layer");
+        engine_close(e[0]);
+        engine_close(e[1]);
+    }
+    free(hidden);
+    free(spare);
+    free(out);
+    free(expected);
+    model_close(m);
+}
+
 /* ---- refusals ------------------------------------------------------------------- */
 
 /* What a refused forward is made of: one good window, then one change. */
@@ -440,6 +516,7 @@ int main(void)
         cmocka_unit_test(tokens_and_embeddings_may_be_mixed),
         cmocka_unit_test(rows_are_counted_by_what_windows_ask_for),
         cmocka_unit_test(rows_that_were_cut_off_hurt_nobody),
+        cmocka_unit_test(rows_given_up_hurt_no_later_piece_or_layer),
         cmocka_unit_test(a_refused_forward_changes_nothing),
         cmocka_unit_test(a_running_forward_can_be_cancelled),
     };

@@ -21,10 +21,24 @@ struct ggml_tensor *engine_norm(struct engine_build *b, struct ggml_tensor *x,
     return ggml_mul(b->ctx, ggml_rms_norm(b->ctx, x, b->hp->rms_eps), weight);
 }
 
+struct ggml_tensor *engine_product(struct engine_build *b, struct ggml_tensor *w,
+                                   struct ggml_tensor *x)
+{
+    struct ggml_tensor *y;
+
+    if (!engine_weights_twice(b->w, w->type))
+        return ggml_mul_mat(b->ctx, w, x);
+    if (x->ne[1] > 1) /* rows that lie apart would be another kernel's again */
+        return ggml_mul_mat(b->ctx, w, ggml_is_contiguous(x) ? x : ggml_cont(b->ctx, x));
+    y = ggml_mul_mat(b->ctx, w, ggml_repeat_4d(b->ctx, x, x->ne[0], 2, x->ne[2], x->ne[3]));
+    y = ggml_view_4d(b->ctx, y, y->ne[0], 1, y->ne[2], y->ne[3], y->nb[1], y->nb[2], y->nb[3], 0);
+    return ggml_is_contiguous(y) ? y : ggml_cont(b->ctx, y);
+}
+
 struct ggml_tensor *engine_linear(struct engine_build *b, struct ggml_tensor *w,
                                   struct ggml_tensor *x, struct ggml_tensor *bias)
 {
-    struct ggml_tensor *y = ggml_mul_mat(b->ctx, w, x);
+    struct ggml_tensor *y = engine_product(b, w, x);
 
     return bias == NULL ? y : ggml_add(b->ctx, y, bias);
 }
@@ -85,10 +99,11 @@ struct ggml_tensor *engine_keep_rows(struct engine_build *b, struct ggml_tensor 
 }
 
 /* An upper bound of the graph's nodes and leaves: a llama layer makes about 45 tensors with
- * its views, an expert adds two, a segment about ten; doubled because ggml aborts. */
+ * its views, an expert adds two, a segment about ten, and each of a dozen products three more
+ * where a row goes in twice; doubled because ggml aborts. */
 static size_t count_tensors(const struct engine_shape *shape, const struct model_hparams *hp)
 {
-    size_t layer = 2 * (64 + 16 * (size_t)shape->segment_count + 2 * (size_t)hp->n_expert_used);
+    size_t layer = 2 * (96 + 24 * (size_t)shape->segment_count + 2 * (size_t)hp->n_expert_used);
 
     return 256 + 2 * (size_t)shape->segment_count + layer * (shape->last - shape->first);
 }

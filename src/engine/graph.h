@@ -98,6 +98,11 @@ struct ggml_tensor *engine_deepseek2_layer(struct engine_build *b, struct ggml_t
 struct ggml_tensor *engine_norm(struct engine_build *b, struct ggml_tensor *x,
                                 struct ggml_tensor *weight);
 
+/* w x; like ggml_mul_mat(), but a row that is alone goes in twice where that keeps its bits
+ * the same as in company (even.h). */
+struct ggml_tensor *engine_product(struct engine_build *b, struct ggml_tensor *w,
+                                   struct ggml_tensor *x);
+
 /* w x + bias; bias may be NULL */
 struct ggml_tensor *engine_linear(struct engine_build *b, struct ggml_tensor *w,
                                   struct ggml_tensor *x, struct ggml_tensor *bias);

@@ -115,7 +115,7 @@ int engine_kv_open(struct engine_kv *kv, const struct model_hparams *hp, uint32_
     kv->k = calloc(layers, sizeof(*kv->k));
     kv->v = calloc(layers, sizeof(*kv->v));
     kv->length = calloc((size_t)seqs * layers, sizeof(*kv->length));
-    kv->written = calloc(seqs, sizeof(*kv->written));
+    kv->written = calloc((size_t)seqs * layers, sizeof(*kv->written));
     if (kv->meta == NULL || kv->k == NULL || kv->v == NULL || kv->length == NULL ||
         kv->written == NULL) {
         rc = base_fail(err, MCP_ENOMEM, "KV table of %u sequences x %u layers", seqs, layers);
@@ -185,7 +185,7 @@ size_t engine_kv_row_bytes(const struct engine_kv *kv, bool v)
 
 /* Transposed rows are columns: the same positions of every column, or the region whole. */
 static void clear_transposed(struct engine_kv *kv, struct ggml_tensor *t, uint32_t seq,
-                             uint32_t pos)
+                             uint32_t pos, uint32_t end)
 {
     size_t element = ggml_type_size(kv->type_v);
     size_t region = element * kv->ctx * kv->width_v;
@@ -196,25 +196,39 @@ static void clear_transposed(struct engine_kv *kv, struct ggml_tensor *t, uint32
     }
     for (uint32_t j = 0; j < kv->width_v; j++)
         ggml_backend_tensor_memset(t, 0, region * seq + (j * (size_t)kv->ctx + pos) * element,
-                                   (kv->written[seq] - pos) * element);
+                                   (end - pos) * element);
 }
 
-void engine_kv_clear(struct engine_kv *kv, uint32_t seq, uint32_t pos)
+/* Zero rows [pos, end) of one layer. */
+static void clear_rows(struct engine_kv *kv, uint32_t seq, uint32_t layer, uint32_t pos,
+                       uint32_t end)
 {
+    struct ggml_tensor *k = kv->k[layer - kv->first], *v = kv->v[layer - kv->first];
     size_t row_k = engine_kv_row_bytes(kv, false), row_v = engine_kv_row_bytes(kv, true);
     size_t first = (size_t)seq * kv->ctx + pos;
 
-    if (kv->written[seq] <= pos)
-        return;
-    for (uint32_t i = 0; i < kv->last - kv->first; i++) {
-        ggml_backend_tensor_memset(kv->k[i], 0, first * row_k, (kv->written[seq] - pos) * row_k);
-        if (kv->v[i] != NULL && kv->flash)
-            ggml_backend_tensor_memset(kv->v[i], 0, first * row_v,
-                                       (kv->written[seq] - pos) * row_v);
-        else if (kv->v[i] != NULL)
-            clear_transposed(kv, kv->v[i], seq, pos);
+    ggml_backend_tensor_memset(k, 0, first * row_k, (end - pos) * row_k);
+    if (v != NULL && kv->flash)
+        ggml_backend_tensor_memset(v, 0, first * row_v, (end - pos) * row_v);
+    else if (v != NULL)
+        clear_transposed(kv, v, seq, pos, end);
+}
+
+void engine_kv_claim(struct engine_kv *kv, uint32_t seq, uint32_t first, uint32_t last,
+                     uint32_t end)
+{
+    for (uint32_t layer = first; layer < last; layer++) {
+        uint32_t *written = engine_kv_written(kv, seq, layer);
+
+        if (*written > end)
+            clear_rows(kv, seq, layer, end, *written);
+        *written = end;
     }
-    kv->written[seq] = pos;
+}
+
+void engine_kv_clear(struct engine_kv *kv, uint32_t seq)
+{
+    engine_kv_claim(kv, seq, kv->first, kv->last, 0);
 }
 
 bool engine_kv_finite(enum ggml_type type, const uint8_t *rows, size_t bytes)

@@ -10,8 +10,13 @@
  * the attention mask keeps them out.
  *
  * Masked is not harmless, though: zero times a NaN or an infinity is NaN.  Numbers
- * that overflowed must not hurt what comes in their place, so rows that are given up are
- * zeroed (engine_kv_clear), and imported rows must be finite.
+ * that overflowed must not hurt what comes in their place, so imported rows must be finite,
+ * and no forward reads rows that were given up: what it does not overwrite itself is zeroed
+ * first (engine_kv_claim).  Guesses that were trimmed are overwritten by the next window as a
+ * rule, so that costs nothing.
+ *
+ *      0          length            written           ctx
+ *      |  stored    |  given up        |  zero         |       length <= written
  *
  * length[seq][layer] is the truth about what is stored: ranges of one sequence may run at
  * different times, so each layer has its own.
@@ -42,7 +47,7 @@ struct engine_kv {
     struct ggml_tensor  **k, **v;        /* [layer - first] */
     struct ggml_tensor   *rot_k, *rot_v; /* Hadamard matrices for quantised rows, or NULL */
     uint32_t             *length;        /* (seqs, last - first) */
-    uint32_t             *written;       /* (seqs): rows that may hold something */
+    uint32_t             *written;       /* the same: rows that may hold something */
 };
 
 int  engine_kv_open(struct engine_kv *kv, const struct model_hparams *hp, uint32_t first,
@@ -58,20 +63,23 @@ static inline uint32_t *engine_kv_length(const struct engine_kv *kv, uint32_t se
     return &kv->length[(size_t)seq * (kv->last - kv->first) + (layer - kv->first)];
 }
 
+static inline uint32_t *engine_kv_written(const struct engine_kv *kv, uint32_t seq, uint32_t layer)
+{
+    return &kv->written[(size_t)seq * (kv->last - kv->first) + (layer - kv->first)];
+}
+
 static inline uint32_t engine_kv_pad(uint32_t positions)
 {
     return (positions + ENGINE_KV_PAD - 1) / ENGINE_KV_PAD * ENGINE_KV_PAD;
 }
 
-/* Note that rows below `end` of a sequence are about to be written. */
-static inline void engine_kv_mark(struct engine_kv *kv, uint32_t seq, uint32_t end)
-{
-    if (kv->written[seq] < end)
-        kv->written[seq] = end;
-}
+/* Rows from the length up to `end` of layers [first, last) are about to be written, and more
+ * may be read behind a mask: those are zeroed unless they are zero.  Lengths are not touched. */
+void engine_kv_claim(struct engine_kv *kv, uint32_t seq, uint32_t first, uint32_t last,
+                     uint32_t end);
 
-/* Zero the rows from `pos` on that may hold something.  Lengths are not touched. */
-void engine_kv_clear(struct engine_kv *kv, uint32_t seq, uint32_t pos);
+/* Zero all rows of a sequence, in every layer.  Lengths are not touched. */
+void engine_kv_clear(struct engine_kv *kv, uint32_t seq);
 
 /* No NaN and no infinity in `bytes` of whole rows (or of their scales). */
 bool engine_kv_finite(enum ggml_type type, const uint8_t *rows, size_t bytes);

@@ -9,21 +9,20 @@
 
 enum { LAYERS = 3, SEQS = 3, CTX = 300, FIRST = 5, HEADS_KV = 2, HEAD = 64 };
 
-static struct engine_device device;
+static struct engine_device *device;
 
 static int device_begin(void **state)
 {
-    static atomic_int cancel;
-    mcp_error         err;
+    mcp_error err;
 
     (void)state;
-    return engine_device_open(&device, "cpu", 1, 50, false, &cancel, &err) < 0;
+    return engine_device_open(&device, "cpu", 1, 50, &err) < 0;
 }
 
 static int device_end(void **state)
 {
     (void)state;
-    engine_device_close(&device);
+    engine_device_close(device);
     return 0;
 }
 
@@ -47,8 +46,8 @@ static void must_open(struct engine_kv *kv, bool mla, enum ggml_type type_k, enu
     struct model_hparams hp = shape(mla);
     mcp_error            err;
 
-    unit_ok(engine_kv_open(kv, &hp, FIRST, FIRST + LAYERS, SEQS, CTX, type_k, type_v, flash,
-                           &device, &err),
+    unit_ok(engine_kv_open(kv, &hp, FIRST, FIRST + LAYERS, SEQS, CTX, type_k, type_v, flash, device,
+                           &err),
             &err);
 }
 
@@ -208,7 +207,7 @@ static void quantised_rows_have_a_rotation_that_undoes_itself(void **state)
     hp.head_k = 256;
     hp.head_v = 128;
     unit_ok(
-        engine_kv_open(&kv, &hp, 0, 1, 1, 10, GGML_TYPE_Q8_0, GGML_TYPE_Q8_0, true, &device, &err),
+        engine_kv_open(&kv, &hp, 0, 1, 1, 10, GGML_TYPE_Q8_0, GGML_TYPE_Q8_0, true, device, &err),
         &err);
     assert_int_equal(kv.rot_k->ne[0], 256);
     assert_int_equal(kv.rot_v->ne[0], 64);
@@ -231,7 +230,7 @@ static void quantised_rows_have_a_rotation_that_undoes_itself(void **state)
 
     hp.head_k = hp.head_v = 96; /* no power of two from 64 on divides it */
     unit_ok(
-        engine_kv_open(&kv, &hp, 0, 1, 1, 10, GGML_TYPE_Q8_0, GGML_TYPE_F16, true, &device, &err),
+        engine_kv_open(&kv, &hp, 0, 1, 1, 10, GGML_TYPE_Q8_0, GGML_TYPE_F16, true, device, &err),
         &err);
     assert_null(kv.rot_k);
     assert_null(kv.rot_v);
@@ -263,54 +262,75 @@ static void every_layer_of_a_sequence_has_its_own_length(void **state)
     engine_kv_close(&kv);
 }
 
-/* Goal:   clearing zeroes every row of one sequence that was written, and no other byte.
- * Method: all rows of all sequences filled; one sequence marked up to a position and cleared
- *         whole or from a row on; V transposed, plain and absent. */
-static void clearing_zeroes_what_one_sequence_wrote(void **state)
+/* Every byte of all rows of all sequences is 0x5a, and counts as written up to row 100. */
+static void fill_store(struct engine_kv *kv)
+{
+    size_t   bytes = CTX * (engine_kv_row_bytes(kv, false) + engine_kv_row_bytes(kv, true));
+    uint8_t *rows = malloc(bytes);
+
+    assert_non_null(rows);
+    memset(rows, 0x5a, bytes);
+    for (uint32_t s = 0; s < SEQS; s++) {
+        engine_kv_claim(kv, s, FIRST, FIRST + LAYERS, 100);
+        for (uint32_t l = FIRST; l < FIRST + LAYERS; l++)
+            for (int v = 0; v < 2; v++)
+                assert_int_equal(engine_kv_write(kv, s, l, v != 0, 0, CTX, rows, NULL), MCP_OK);
+    }
+    free(rows);
+}
+
+/* Rows [from, to) of one layer are zero, all others as they were filled; but a transposed V is
+ * cleared whole or from a row on. */
+static void zeroed(const struct engine_kv *kv, uint32_t seq, uint32_t layer, uint32_t from,
+                   uint32_t to)
+{
+    for (int v = 0; v < 2; v++) {
+        size_t   row = engine_kv_row_bytes(kv, v != 0);
+        uint32_t end = v && !kv->flash && from == 0 && to > 0 ? CTX : to;
+        uint8_t *got = malloc(CTX * row + 1);
+
+        assert_non_null(got);
+        assert_int_equal(engine_kv_read(kv, seq, layer, v != 0, 0, CTX, got, NULL), MCP_OK);
+        for (size_t b = 0; b < CTX * row; b++)
+            if (got[b] != (b >= from * row && b < end * row ? 0 : 0x5a))
+                fail_msg("sequence %u, layer %u, %s: row %zu is %#x", seq, layer, v ? "V" : "K",
+                         b / row, got[b]);
+        free(got);
+    }
+}
+
+/* Goal:   claiming rows zeroes what a longer past left behind them, in the layers claimed, and
+ *         no other byte; clearing zeroes all that was written.
+ * Method: all rows of all sequences filled, 100 of them written; V transposed, plain and
+ *         absent. */
+static void rows_that_were_given_up_are_zeroed(void **state)
 {
     (void)state;
-    for (int i = 0; i < 6; i++) {
-        const int        kind = i % 3;
-        const uint32_t   from = i < 3 ? 0 : 30; /* all of it, or the rows behind 30 */
+    for (int kind = 0; kind < 3; kind++) {
         struct engine_kv kv;
-        size_t           row[2];
-        uint8_t         *full, *got;
+        const uint32_t   second = FIRST + 1, last = FIRST + LAYERS;
 
         must_open(&kv, kind == 2, GGML_TYPE_F16, GGML_TYPE_F16, kind != 1);
-        for (int v = 0; v < 2; v++)
-            row[v] = engine_kv_row_bytes(&kv, v != 0);
-        full = malloc(CTX * (row[0] + row[1]));
-        got = malloc(CTX * (row[0] + row[1]));
-        assert_true(full != NULL && got != NULL);
-        memset(full, 0x5a, CTX * (row[0] + row[1]));
-        for (uint32_t s = 0; s < SEQS; s++)
-            for (uint32_t l = FIRST; l < FIRST + LAYERS; l++)
-                for (int v = 0; v < 2; v++)
-                    assert_int_equal(engine_kv_write(&kv, s, l, v != 0, 0, CTX, full, NULL),
-                                     MCP_OK);
-        engine_kv_clear(&kv, 1, 0); /* nothing was marked: nothing is there to clear */
-        assert_int_equal(engine_kv_read(&kv, 1, FIRST, false, 0, CTX, got, NULL), MCP_OK);
-        assert_memory_equal(got, full, CTX * row[0]);
-        engine_kv_mark(&kv, 1, 40);
-        engine_kv_mark(&kv, 1, 100);
-        engine_kv_mark(&kv, 1, 7); /* lower than before: the higher one counts */
-        engine_kv_clear(&kv, 1, from);
-        for (uint32_t s = 0; s < SEQS; s++)
-            for (uint32_t l = FIRST; l < FIRST + LAYERS; l++)
-                for (int v = 0; v < 2; v++) {
-                    size_t zeros = 0;
-
-                    assert_int_equal(engine_kv_read(&kv, s, l, v != 0, 0, CTX, got, NULL), MCP_OK);
-                    for (size_t b = from * row[v]; b < 100 * row[v]; b++)
-                        zeros += got[b] == 0;
-                    assert_int_equal(zeros, s == 1 ? (100 - from) * row[v] : 0);
-                    assert_memory_equal(got, full, from * row[v]);
-                    if (s != 1)
-                        assert_memory_equal(got, full, CTX * row[v]);
-                }
-        assert_int_equal(kv.written[1], from);
-        free(full);
-        free(got);
+        fill_store(&kv);
+        engine_kv_claim(&kv, 1, FIRST, last, 100); /* just as far: nothing is left behind */
+        zeroed(&kv, 1, FIRST, 0, 0);
+        engine_kv_claim(&kv, 1, FIRST, second, 30);
+        zeroed(&kv, 1, FIRST, 30, 100);
+        assert_int_equal(*engine_kv_written(&kv, 1, FIRST), 30);
+        engine_kv_claim(&kv, 1, FIRST, second, 60); /* further: they are overwritten */
+        zeroed(&kv, 1, FIRST, 30, 100);
+        assert_int_equal(*engine_kv_written(&kv, 1, FIRST), 60);
+        engine_kv_claim(&kv, 1, second, last, 99);
+        for (uint32_t l = second; l < last; l++)
+            zeroed(&kv, 1, l, 99, 100);
+        engine_kv_clear(&kv, 1);
+        for (uint32_t l = FIRST; l < last; l++)
+            assert_int_equal(*engine_kv_written(&kv, 1, l), 0);
+        for (uint32_t l = FIRST; l < last; l++)
+            zeroed(&kv, 1, l, 0, 100);
+        for (uint32_t s = 0; s < SEQS; s += 2)
+            for (uint32_t l = FIRST; l < last; l++)
+                zeroed(&kv, s, l, 0, 0);
         engine_kv_close(&kv);
     }
 }
@@ -363,28 +383,28 @@ static void impossible_stores_are_refused(void **state)
 
     (void)state;
     unit_refused(
-        engine_kv_open(&kv, &hp, 0, 1, 1, 10, GGML_TYPE_F16, GGML_TYPE_Q8_0, false, &device, &err),
+        engine_kv_open(&kv, &hp, 0, 1, 1, 10, GGML_TYPE_F16, GGML_TYPE_Q8_0, false, device, &err),
         MCP_ENOTSUP, &err, "-ctv q8_0 needs flash attention");
     assert_null(kv.length);
     {
         struct model_hparams latent = shape(true);
 
         unit_refused(engine_kv_open(&kv, &latent, 0, 1, 1, 10, GGML_TYPE_F16, GGML_TYPE_Q8_0, true,
-                                    &device, &err),
+                                    device, &err),
                      MCP_ENOTSUP, &err, "-ctk f16 and -ctv q8_0 must be the same");
     }
     hp.head_k = 40;
     unit_refused(
-        engine_kv_open(&kv, &hp, 0, 1, 1, 10, GGML_TYPE_Q8_0, GGML_TYPE_F16, true, &device, &err),
+        engine_kv_open(&kv, &hp, 0, 1, 1, 10, GGML_TYPE_Q8_0, GGML_TYPE_F16, true, device, &err),
         MCP_ENOTSUP, &err, "-ctk q8_0 needs a head size that is a multiple of 32");
     hp.head_k = 64;
     hp.head_v = 40;
     unit_refused(
-        engine_kv_open(&kv, &hp, 0, 1, 1, 10, GGML_TYPE_F16, GGML_TYPE_Q8_0, true, &device, &err),
+        engine_kv_open(&kv, &hp, 0, 1, 1, 10, GGML_TYPE_F16, GGML_TYPE_Q8_0, true, device, &err),
         MCP_ENOTSUP, &err, "-ctv q8_0");
     hp.head_v = 64;
     unit_refused(engine_kv_open(&kv, &hp, 0, 16, 4096, MODEL_CTX_MAX, GGML_TYPE_F16, GGML_TYPE_F16,
-                                true, &device, &err),
+                                true, device, &err),
                  MCP_ENOMEM, &err, "lower -c");
     assert_null(kv.buffer);
     assert_null(kv.length);
@@ -399,7 +419,7 @@ int main(void)
         cmocka_unit_test(without_flash_attention_v_is_transposed),
         cmocka_unit_test(quantised_rows_have_a_rotation_that_undoes_itself),
         cmocka_unit_test(every_layer_of_a_sequence_has_its_own_length),
-        cmocka_unit_test(clearing_zeroes_what_one_sequence_wrote),
+        cmocka_unit_test(rows_that_were_given_up_are_zeroed),
         cmocka_unit_test(rows_that_are_not_finite_are_found),
         cmocka_unit_test(impossible_stores_are_refused),
     };

@@ -24,7 +24,7 @@ static int reserve(struct engine_shard *s, const struct mcp_engine *e, mcp_error
         uint32_t               rows;
     } worst[] = { { &all, seqs }, { &one, e->info.ubatch_tokens } };
 
-    s->compute = ggml_gallocr_new(ggml_backend_dev_buffer_type(s->device.dev));
+    s->compute = ggml_gallocr_new(ggml_backend_dev_buffer_type(s->device->dev));
     if (s->compute == NULL)
         return base_fail(err, MCP_ENOMEM, "graph allocator");
     for (size_t i = 0; i < 2; i++) {
@@ -49,7 +49,7 @@ static int reserve(struct engine_shard *s, const struct mcp_engine *e, mcp_error
         if (!ok)
             return base_fail(err, MCP_ENOMEM,
                              "a compute buffer for %u tokens does not fit %s; lower -ub or -c",
-                             e->info.ubatch_tokens, s->device.name);
+                             e->info.ubatch_tokens, s->device->name);
     }
     s->compute_bytes = ggml_gallocr_get_buffer_size(s->compute, 0);
     return MCP_OK;
@@ -72,8 +72,8 @@ static enum ggml_type embed_type(const struct engine_shard *s, const struct mcp_
     if (ctx == NULL)
         return GGML_TYPE_COUNT;
     yes = ggml_backend_dev_supports_op(
-        s->device.dev, ggml_get_rows(ctx, ggml_new_tensor_2d(ctx, type, model->hp.n_embd, 8),
-                                     ggml_new_tensor_1d(ctx, GGML_TYPE_I32, 8)));
+        s->device->dev, ggml_get_rows(ctx, ggml_new_tensor_2d(ctx, type, model->hp.n_embd, 8),
+                                      ggml_new_tensor_1d(ctx, GGML_TYPE_I32, 8)));
     ggml_free(ctx);
     return yes ? type : GGML_TYPE_COUNT;
 }
@@ -85,24 +85,43 @@ static enum ggml_type kv_type(mcp_kv_type type)
                                 : GGML_TYPE_F16;
 }
 
-int engine_shard_open(struct engine_shard *s, const struct mcp_engine *e, const char *device,
-                      const mcp_engine_opts *opts, bool flash, atomic_int *cancel, mcp_error *err)
+/* The products of attention without flash, and those that rotate quantised rows. */
+static int try_kv(struct engine_shard *s, const struct model_hparams *hp, mcp_error *err)
+{
+    const struct engine_kv *kv = &s->kv;
+    int                     rc = MCP_OK;
+
+    if (!kv->flash)
+        rc = engine_weights_try(&s->weights, kv->type_k, ENGINE_KV_PAD, hp->head_k, s->device, err);
+    if (rc == MCP_OK && !kv->flash)
+        rc = engine_weights_try(&s->weights, kv->type_v, hp->head_v, ENGINE_KV_PAD, s->device, err);
+    if (rc == MCP_OK && kv->rot_k != NULL)
+        rc = engine_weights_try(&s->weights, kv->rot_k->type, kv->rot_k->ne[1], kv->rot_k->ne[0],
+                                s->device, err);
+    if (rc == MCP_OK && kv->rot_v != NULL)
+        rc = engine_weights_try(&s->weights, kv->rot_v->type, kv->rot_v->ne[1], kv->rot_v->ne[0],
+                                s->device, err);
+    return rc;
+}
+
+int engine_shard_open(struct engine_shard *s, const struct mcp_engine *e,
+                      const mcp_engine_opts *opts, bool flash, mcp_error *err)
 {
     int rc;
 
-    rc = engine_device_open(&s->device, device, e->info.threads, opts->poll, opts->repack != 0,
-                            cancel, err);
-    if (rc == MCP_OK)
-        rc = engine_weights_load(&s->weights, e->model, s->first, s->last, &s->device, err);
+    s->cancel = &e->cancel;
+    rc = engine_weights_load(&s->weights, e->model, s->first, s->last, s->device, opts, err);
     if (rc == MCP_OK)
         rc = engine_kv_open(&s->kv, &e->model->hp, s->first, s->last, e->info.seqs,
                             e->info.ctx_tokens, kv_type(opts->kv_k), kv_type(opts->kv_v), flash,
-                            &s->device, err);
+                            s->device, err);
+    if (rc == MCP_OK)
+        rc = try_kv(s, &e->model->hp, err);
     s->embed = GGML_TYPE_COUNT;
     if (rc == MCP_OK && s->first == 0)
         s->embed = embed_type(s, e->model);
-    for (size_t i = 0; i < 2 && rc == MCP_OK && s->device.gpu; i++)
-        s->stage[i].busy = ggml_backend_event_new(s->device.dev);
+    for (size_t i = 0; i < 2 && rc == MCP_OK && s->device->gpu; i++)
+        s->stage[i].busy = ggml_backend_event_new(s->device->dev);
     if (rc == MCP_OK)
         rc = reserve(s, e, err);
     return rc;
@@ -110,12 +129,12 @@ int engine_shard_open(struct engine_shard *s, const struct mcp_engine *e, const 
 
 void engine_shard_wait(struct engine_shard *s)
 {
-    ggml_backend_synchronize(s->device.backend);
+    ggml_backend_synchronize(s->device->backend);
 }
 
 void engine_shard_close(struct engine_shard *s)
 {
-    if (s->device.backend != NULL)
+    if (s->device != NULL)
         engine_shard_wait(s);
     for (size_t i = 0; i < 2; i++) {
         engine_host_free(&s->stage[i].host);
@@ -126,7 +145,7 @@ void engine_shard_close(struct engine_shard *s)
     ggml_gallocr_free(s->compute);
     engine_kv_close(&s->kv);
     engine_weights_free(&s->weights);
-    engine_device_close(&s->device);
+    engine_device_close(s->device);
     memset(s, 0, sizeof(*s));
 }
 
@@ -174,11 +193,11 @@ static int graph_for(struct engine_shard *s, const struct model_hparams *hp,
         forget_graphs(s); /* the buffer they point into may be gone */
         return base_fail(err, MCP_ENOMEM,
                          "a compute buffer for %u tokens does not fit %s; lower -ub", shape->tokens,
-                         s->device.name);
+                         s->device->name);
     }
     bytes = ggml_gallocr_get_buffer_size(s->compute, 0);
     if (bytes != s->compute_bytes) { /* it grew after all, and so moved */
-        base_log(BASE_LOG_DETAIL, "compute buffer of %s grew from %zu to %zu KiB", s->device.name,
+        base_log(BASE_LOG_DETAIL, "compute buffer of %s grew from %zu to %zu KiB", s->device->name,
                  s->compute_bytes >> 10, bytes >> 10);
         s->compute_bytes = bytes;
         forget_graphs(s);
@@ -216,7 +235,7 @@ static void *write_begin(struct writer *w, struct ggml_tensor *t)
 static void write_end(struct writer *w, struct ggml_tensor *t, const void *place)
 {
     if (place != NULL && w->stage != NULL)
-        ggml_backend_tensor_set_async(w->s->device.backend, t, place, 0, ggml_nbytes(t));
+        ggml_backend_tensor_set_async(w->s->device->backend, t, place, 0, ggml_nbytes(t));
 }
 
 /* One segment's mask: token i of a sequence sees rows 0..its own position. */
@@ -343,7 +362,7 @@ static int open_stage(struct engine_shard *s, const struct engine_graph *g, stru
     s->stage[i].pending = true;
     if (s->stage[i].host.bytes < bytes) {
         engine_host_free(&s->stage[i].host);
-        s->stage[i].host = engine_host_new(&s->device, bytes);
+        s->stage[i].host = engine_host_new(s->device, bytes);
         if (s->stage[i].host.data == NULL) {
             s->stage[i].host.bytes = 0;
             return base_fail(err, MCP_ENOMEM, "%zu bytes of graph inputs", bytes);
@@ -360,7 +379,7 @@ static int write_inputs(struct engine_shard *s, const struct engine_graph *g,
     struct writer w = { .s = s };
     uint32_t      token = 0, stage = s->stage_next;
 
-    if (s->device.gpu) {
+    if (s->device->gpu) {
         int rc = open_stage(s, g, &w, err);
 
         if (rc < 0)
@@ -377,8 +396,8 @@ static int write_inputs(struct engine_shard *s, const struct engine_graph *g,
         write_mask(&w, g->mask[i], seg, batch->positions + token, s->kv.flash);
         token += seg->tokens * seg->streams;
     }
-    if (s->device.gpu && s->stage[stage].busy != NULL)
-        ggml_backend_event_record(s->stage[stage].busy, s->device.backend);
+    if (s->device->gpu && s->stage[stage].busy != NULL)
+        ggml_backend_event_record(s->stage[stage].busy, s->device->backend);
     return MCP_OK;
 }
 
@@ -397,9 +416,10 @@ int engine_shard_run(struct engine_shard *s, const struct mcp_model *model,
     if (rc < 0)
         return rc;
 
-    status = ggml_backend_graph_compute_async(s->device.backend, g->nodes);
+    status = engine_device_compute(s->device, g->nodes, batch->reference, s->cancel);
     if (status == GGML_STATUS_SUCCESS && g->output != NULL) {
-        ggml_backend_tensor_get_async(s->device.backend, g->output, out, 0, ggml_nbytes(g->output));
+        ggml_backend_tensor_get_async(s->device->backend, g->output, out, 0,
+                                      ggml_nbytes(g->output));
         engine_shard_wait(s);
     }
 
@@ -407,8 +427,8 @@ int engine_shard_run(struct engine_shard *s, const struct mcp_model *model,
         return base_fail(err, MCP_ECANCELED, "the forward was cancelled");
     if (status == GGML_STATUS_ALLOC_FAILED)
         return base_fail(err, MCP_ENOMEM, "device %s ran out of memory while computing",
-                         s->device.name);
+                         s->device->name);
     if (status != GGML_STATUS_SUCCESS)
-        return base_fail(err, MCP_EDEVICE, "device %s failed while computing", s->device.name);
+        return base_fail(err, MCP_EDEVICE, "device %s failed while computing", s->device->name);
     return MCP_OK;
 }

@@ -146,7 +146,7 @@ static void a_buffer_that_grows_changes_no_row(void **state)
             /* An engine reserves enough for any batch; without that, the buffer must grow. */
             ggml_gallocr_free(e->shards[0].compute);
             e->shards[0].compute = ggml_gallocr_new(
-                ggml_backend_dev_buffer_type(e->shards[0].device.dev));
+                ggml_backend_dev_buffer_type(e->shards[0].device->dev));
             e->shards[0].compute_bytes = 0;
             run_tokens(&rng, tokens, 64, m->hp.n_vocab);
             run(e, tokens, 7, a);

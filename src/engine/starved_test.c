@@ -50,12 +50,12 @@ static void open_run_close(const mcp_engine_opts *o)
 /* Goal:   no allocation on the way to an open engine, through a forward, or through moving
  *         state is taken for granted.
  * Method: each of ours fails in turn, alone and with all that follow; with copied weights
- *         and without, V transposed and not. */
+ *         and without, V transposed and not, tried for even windows and not. */
 static void an_engine_survives_any_failing_allocation(void **state)
 {
     (void)state;
     model = run_model(unit_synth("tiny.gguf", "tiny-llama", "q4_0", NULL));
-    for (int kind = 0; kind < 4; kind++) {
+    for (int kind = 0; kind < 6; kind++) {
         mcp_engine_opts o = run_opts();
         int             all_after = kind % 2;
 
@@ -63,6 +63,7 @@ static void an_engine_survives_any_failing_allocation(void **state)
         o.repack = kind < 2;
         o.flash = kind < 2 ? MCP_FLASH_ON : MCP_FLASH_OFF;
         o.kv_k = kind < 2 ? MCP_KV_Q8_0 : MCP_KV_F16;
+        o.even_windows = kind >= 4;
         open_run_close(&o); /* what is made once a process is there now */
         for (int n = 1, failed = 1; failed > 0; n++) {
             starve_arm(n, all_after != 0);

@@ -250,7 +250,7 @@ int engine_import(struct mcp_engine *e, uint32_t seq, const void *buffer, size_t
         struct engine_kv *kv = &engine_shard_of(e, layer)->kv;
         uint32_t          count = h.pos_last - h.pos_first;
 
-        engine_kv_mark(kv, seq, h.pos_last);
+        engine_kv_claim(kv, seq, layer, layer + 1, h.pos_last);
         rc = engine_kv_write(kv, seq, layer, false, h.pos_first, count, at, err);
         at += (size_t)count * h.row_k;
         if (rc == MCP_OK)

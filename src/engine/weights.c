@@ -8,6 +8,8 @@
 #include "engine/weights.h"
 
 #include "base/fail.h"
+#include "base/log.h"
+#include "engine/even.h"
 
 #include <ggml-alloc.h>
 #include <inttypes.h>
@@ -19,6 +21,8 @@
 enum {
     /* A GPU upload goes in pieces so that the mapped pages behind it can be dropped. */
     UPLOAD_BYTES = 64 << 20,
+    TRIALS_MAX =
+        32, /* results kept: types x buffer types x widths; what is beyond is tried again */
 };
 
 struct engine_weights_group {
@@ -33,11 +37,17 @@ struct engine_weights_group {
 
 /* Everything that load needs to know, so that its steps stay short. */
 struct loading {
-    struct engine_weights      *w;
-    const struct mcp_model     *model;
-    const struct engine_device *device;
-    uint32_t                    tensors_max;
-    mcp_error                  *err;
+    struct engine_weights  *w;
+    const struct mcp_model *model;
+    struct engine_device   *device;
+    bool                    repack;
+    uint32_t                tensors_max;
+    struct {
+        struct engine_even_weight weight;
+        enum engine_even          even;
+    } tried[TRIALS_MAX];
+    uint32_t   tried_count;
+    mcp_error *err;
 };
 
 /* Would the device run the operation on a weight in this buffer type? */
@@ -112,21 +122,99 @@ static struct engine_weights_group *group_for(struct loading *l, ggml_backend_bu
     return g->ctx != NULL && g->source != NULL ? g : NULL;
 }
 
+static bool tried_equal(const struct engine_even_weight *a, const struct engine_even_weight *b)
+{
+    return a->type == b->type && a->width == b->width && a->rows == b->rows &&
+           a->by_id == b->by_id && a->buft == b->buft;
+}
+
+/* Would products with the tensor be even in this buffer type?  Tensors of one shape are tried
+ * once. */
+static int try_even(struct loading *l, const struct model_tensor *t, enum model_role role,
+                    ggml_backend_buffer_type_t buft, enum engine_even *even)
+{
+    struct engine_even_weight weight = {
+        .type = t->type,
+        .width = t->ne[0],
+        .rows = t->ne[1],
+        .data = t->data,
+        .by_id = role == MODEL_ROLE_MATMUL_ID,
+        .buft = buft,
+    };
+    int rc;
+
+    for (uint32_t i = 0; i < l->tried_count; i++) {
+        if (tried_equal(&l->tried[i].weight, &weight)) {
+            *even = l->tried[i].even;
+            return MCP_OK;
+        }
+    }
+    rc = engine_even_try(even, l->device, &weight, l->err);
+    if (rc == MCP_OK && l->tried_count < TRIALS_MAX) {
+        l->tried[l->tried_count].weight = weight;
+        l->tried[l->tried_count++].even = *even;
+    }
+    return rc;
+}
+
+static bool is_product(enum model_role role)
+{
+    return role == MODEL_ROLE_MATMUL || role == MODEL_ROLE_MATMUL_ID || role == MODEL_ROLE_ROWS;
+}
+
+/* The first buffer type, best first, in which the device can compute with the tensor, and
+ * evenly if that is wanted.  *out is NULL when there is none. */
+static int choose_buft(struct loading *l, const struct model_tensor *t, enum model_role role,
+                       ggml_backend_buffer_type_t *out)
+{
+    ggml_backend_buffer_type_t own = ggml_backend_dev_buffer_type(l->device->dev), best = NULL;
+    uint32_t                   extra = l->repack ? l->device->extra_count : 0;
+
+    *out = NULL;
+    for (uint32_t i = 0; i <= extra; i++) {
+        ggml_backend_buffer_type_t buft = i < extra ? l->device->extra[i] : own;
+        enum engine_even           even = ENGINE_EVEN;
+        int                        rc = MCP_OK;
+
+        if (!buft_supports(l, t, role, buft))
+            continue;
+        if (best == NULL)
+            best = buft;
+        if (l->w->even && is_product(role))
+            rc = try_even(l, t, role, buft, &even);
+        if (rc < 0)
+            return rc;
+        if (even == ENGINE_EVEN_NOT)
+            continue;
+        if (even == ENGINE_EVEN_TWICE)
+            l->w->twice |= (uint64_t)1 << t->type;
+        *out = buft;
+        return MCP_OK;
+    }
+    *out = best;
+    if (best != NULL) {
+        base_log(BASE_LOG_WARN,
+                 "even_windows does not hold: on this processor products with %s (%s) "
+                 "depend on how many rows come at once",
+                 t->name, ggml_type_name(t->type));
+        l->w->even = false;
+    }
+    return MCP_OK;
+}
+
 /* Create the tensor in the group where it will live. */
 static int place(struct loading *l, const struct model_tensor *t, enum model_role role,
                  struct ggml_tensor **out)
 {
-    ggml_backend_buffer_type_t   own = ggml_backend_dev_buffer_type(l->device->dev);
-    ggml_backend_buffer_type_t   buft = NULL;
+    ggml_backend_buffer_type_t   own = ggml_backend_dev_buffer_type(l->device->dev), buft;
     struct engine_weights_group *g;
+    int                          rc;
 
     if (t == NULL)
         return MCP_OK;
-    for (uint32_t i = 0; i < l->device->extra_count && buft == NULL; i++)
-        if (buft_supports(l, t, role, l->device->extra[i]))
-            buft = l->device->extra[i];
-    if (buft == NULL && buft_supports(l, t, role, own))
-        buft = own;
+    rc = choose_buft(l, t, role, &buft);
+    if (rc < 0)
+        return rc;
     if (buft == NULL)
         return base_fail(l->err, MCP_ENOTSUP,
                          "%s: device %s cannot compute with tensor %s of type %s",
@@ -264,14 +352,18 @@ static int fill_copied(struct loading *l, struct engine_weights_group *g)
 }
 
 int engine_weights_load(struct engine_weights *w, const struct mcp_model *model, uint32_t first,
-                        uint32_t last, const struct engine_device *device, mcp_error *err)
+                        uint32_t last, struct engine_device *device, const mcp_engine_opts *opts,
+                        mcp_error *err)
 {
-    struct loading l = { .w = w, .model = model, .device = device, .err = err };
-    int            rc;
+    struct loading l = {
+        .w = w, .model = model, .device = device, .repack = opts->repack != 0, .err = err
+    };
+    int rc;
 
     memset(w, 0, sizeof(*w));
     w->first = first;
     w->last = last;
+    w->even = opts->even_windows != 0 && device->set_reference != NULL;
     l.tensors_max = (last - first) * MODEL_SLOT_COUNT + MODEL_GLOBAL_COUNT;
     w->layers = calloc(last - first, sizeof(*w->layers));
     if (w->layers == NULL)
@@ -284,6 +376,29 @@ int engine_weights_load(struct engine_weights *w, const struct mcp_model *model,
     if (rc < 0)
         engine_weights_free(w);
     return rc;
+}
+
+int engine_weights_try(struct engine_weights *w, enum ggml_type type, int64_t rows, int64_t width,
+                       struct engine_device *device, mcp_error *err)
+{
+    struct engine_even_weight weight = {
+        .type = type,
+        .width = width,
+        .rows = rows,
+        .buft = ggml_backend_dev_buffer_type(device->dev),
+    };
+    enum engine_even even;
+    int              rc;
+
+    if (!w->even)
+        return MCP_OK;
+    rc = engine_even_try(&even, device, &weight, err);
+    if (rc < 0)
+        return rc;
+    if (even == ENGINE_EVEN_TWICE)
+        w->twice |= (uint64_t)1 << type;
+    w->even = even != ENGINE_EVEN_NOT;
+    return MCP_OK;
 }
 
 void engine_weights_free(struct engine_weights *w)

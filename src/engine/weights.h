@@ -24,15 +24,30 @@ struct engine_weights {
     uint64_t             bytes;
     struct engine_weights_group *groups;
     uint32_t                     group_count;
+    bool                         even; /* even_windows is asked for, and holds */
+    uint64_t twice; /* bit t: with a tensor of ggml type t, a row that is alone goes in twice */
 };
 
-/* Load layers [first, last) of the model, and the head when last is its end.
- * On failure nothing stays allocated.
+_Static_assert(GGML_TYPE_COUNT <= 64, "types are bits");
+
+/* Load layers [first, last) of the model, and the head when last is its end.  Of the options
+ * only repack and even_windows matter.  On failure nothing stays allocated.
  *   MCP_ENOMEM   the device has too little memory
  *   MCP_ENOTSUP  the device cannot multiply by a tensor's type */
 int  engine_weights_load(struct engine_weights *w, const struct mcp_model *model, uint32_t first,
-                         uint32_t last, const struct engine_device *device, mcp_error *err);
+                         uint32_t last, struct engine_device *device, const mcp_engine_opts *opts,
+                         mcp_error *err);
 void engine_weights_free(struct engine_weights *w);
+
+/* With even_windows: see whether products with something else than weights, (rows, width) of a
+ * type, are even too. */
+int engine_weights_try(struct engine_weights *w, enum ggml_type type, int64_t rows, int64_t width,
+                       struct engine_device *device, mcp_error *err);
+
+static inline bool engine_weights_twice(const struct engine_weights *w, enum ggml_type type)
+{
+    return (w->twice >> type & 1) != 0;
+}
 
 static inline struct engine_layer *engine_weights_layer(const struct engine_weights *w,
                                                         uint32_t                     layer)

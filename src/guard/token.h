@@ -44,10 +44,14 @@ struct guard_grant {
 
 struct guard_keyring; /* verification keys and revocations of a keys folder; immutable */
 
-/* Load token.pub, its neighbours token-*.pub (rotation: each PEM, Ed25519 or P-256, kid = SHA-256
- * of its SubjectPublicKeyInfo in hex) and revoked.json.  A folder without token keys gives a
- * ring that refuses every token.  Reference counted: a reload makes a new ring, and verifiers
- * on other threads finish with the old. */
+/* Load ca.pem (whose key is the only issuer), token.pub, its neighbours token-*.pub (rotation:
+ * each PEM, Ed25519 or P-256, kid = SHA-256 of its SubjectPublicKeyInfo in hex) and
+ * revoked.json.  A folder without ca.pem or token keys gives a ring that refuses every token.
+ * Reference counted: a reload makes a new ring, and verifiers on other threads finish with the
+ * old.  After a failed reload the old ring is what still holds.
+ *   MCP_ENOTFOUND  there is no such folder
+ *   MCP_EIO        it, or a file in it, is open to others or cannot be read
+ *   MCP_EFORMAT    a key or list is malformed: none is passed over */
 int guard_keyring_load(struct guard_keyring **out, const char *folder, mcp_error *err);
 struct guard_keyring *guard_keyring_ref(struct guard_keyring *ring);
 void                  guard_keyring_unref(struct guard_keyring *ring);
@@ -57,8 +61,9 @@ bool guard_keyring_cert_revoked(const struct guard_keyring *ring, const uint8_t 
                                 size_t bytes);
 
 /* Check `token` as presented by the holder of a certificate with this SHA-256 (DER), at
- * now_s (Unix), for a worker called `audience`.  MCP_EINVAL-class failures are all reported
- * as MCP_EDENIED with a sentence that names the rule, never a secret. */
+ * now_s (Unix), for a worker called `audience`: the name in the worker's own certificate.
+ * MCP_EINVAL-class failures are all reported as MCP_EDENIED with a sentence that names the
+ * rule, never a secret; *grant is then unchanged. */
 int guard_token_verify(const struct guard_keyring *ring, const char *token, size_t bytes,
                        const uint8_t cert_sha256[32], const char *audience, int64_t now_s,
                        struct guard_grant *grant, mcp_error *err);

@@ -27,7 +27,8 @@ struct guard_keyring;
 struct net_loop;
 
 /* Start the thread.  close() stops it: connections are reset, every open stream gets its
- * closed(UNAVAILABLE), posted work is run; it returns when the thread has ended. */
+ * closed(UNAVAILABLE), posted work is run; it returns when the thread has ended.  Nobody else
+ * may post any more by then. */
 int  net_loop_open(struct net_loop **out, mcp_error *err);
 void net_loop_close(struct net_loop *loop);
 
@@ -92,15 +93,16 @@ struct net_stream_ops {
     void (*message)(struct net_stream *stream, void *ctx, const uint8_t *bytes, size_t count);
     /* The other side has sent its last message (server: time to answer a unary call). */
     void (*half_closed)(struct net_stream *stream, void *ctx);
-    /* What was queued has gone to the socket and `net_stream_room` is above zero again;
-     * called only after it was zero.  May be NULL. */
+    /* What was queued has gone to the socket; called only after `net_stream_room` was zero or a
+     * message was refused for want of room.  May be NULL, as half_closed may. */
     void (*writable)(struct net_stream *stream, void *ctx);
     /* The call is over; `stream` is invalid after this returns. */
     void (*closed)(struct net_stream *stream, void *ctx, const struct wire_status *status);
 };
 
 /* Queue a message.  Messages of a stream keep their order.  On a stream that is closing the
- * message is dropped.  MCP_EBUSY: more than NET_QUEUE_BYTES are queued (nothing was taken);
+ * message is dropped.  MCP_EBUSY: more than NET_QUEUE_BYTES would be queued, or the connection's
+ * streams together queue too much (nothing was taken); MCP_ERANGE: above NET_MESSAGE_BYTES;
  * MCP_ENOMEM. */
 int net_stream_send(struct net_stream *stream, const void *bytes, size_t count, enum net_class,
                     mcp_error *err);
@@ -117,6 +119,7 @@ void net_stream_cancel(struct net_stream *stream);
 void net_stream_pause(struct net_stream *stream, bool paused);
 
 struct net_conn;
+struct net_loop       *net_conn_loop(const struct net_conn *conn); /* any thread */
 struct net_conn       *net_stream_conn(const struct net_stream *stream);
 const struct net_peer *net_stream_peer(const struct net_stream *stream);
 /* A request's metadata; NULL when absent.  Valid as long as the stream. */
@@ -139,7 +142,8 @@ enum {
     NET_QUEUE_BYTES = 4 << 20,   /* unsent messages of one stream */
     NET_MESSAGE_BYTES = 4 << 20, /* largest message, checked on its 5-byte head */
     NET_STREAMS_MAX = 1024,      /* of one connection: an edge carries all its clients' */
-    NET_HANDSHAKE_MS = 5000,     /* TCP accepted to first request */
+    NET_HANDSHAKE_MS = 5000,     /* TCP accepted to identity proven */
+    NET_FIRST_CALL_MS = 10000,   /* from there to the first call */
     NET_CONNS_ADDRESS_MAX = 256, /* of one address */
 };
 
@@ -159,6 +163,7 @@ struct net_server_opts {
     uint32_t    conns_max;
 };
 
+/* The server's own functions may be called from any thread but its loops'. */
 int net_server_open(struct net_server **out, const struct net_server_opts *opts,
                     const struct net_server_ops *ops, void *ctx, mcp_error *err);
 /* "127.0.0.1:43211": the address that it really has. */

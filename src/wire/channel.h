@@ -20,32 +20,39 @@ struct wire_channel;
 struct wire_channel_opts {
     bool              worker;      /* which end this is */
     uint64_t          payload_max; /* largest payload accepted in one frame */
-    struct wire_pace *pace;        /* of the connection and direction out; borrowed */
+    struct wire_pace *pace;        /* of the connection and direction out; borrowed; NULL = none */
 };
 
 int  wire_channel_new(struct wire_channel **out, const struct wire_channel_opts *opts,
                       mcp_error *err);
 void wire_channel_free(struct wire_channel *c); /* its unacknowledged bytes leave the pace */
 
-/* Queue a frame; tokens are copied, and a payload too unless `owner` is given: then its bytes
- * stay where they are until `release(owner)` is called, once.  MCP_ENOMEM: nothing was taken
- * (and owner not released). */
+/* Queue a frame that this end sends, with its whole payload (the total is filled in here).
+ * Tokens are copied, and a payload too unless `owner` is given: then its bytes stay where they
+ * are until `release(owner)` is called, once, when all of them have left: from
+ * wire_channel_next() or wire_channel_free().  Beats and Draining go before what waits.  Acks
+ * are the channel's own.
+ * MCP_ENOMEM, MCP_ERANGE (payload): nothing was taken (and owner not released). */
 int wire_channel_send(struct wire_channel *c, const struct wire_frame *frame,
                       void (*release)(void *owner), void *owner, mcp_error *err);
 
 /* The next message that may leave now; NULL when there is none (or the pace says wait: then an
- * Ack will come).  The bytes stay valid until the next call on this channel.  `bulk` tells its
- * class. */
+ * Ack will come, here or on another channel of the pace).  The bytes stay valid until the next
+ * call of wire_channel_next() or _free().  `bulk` tells its class. */
 const uint8_t *wire_channel_next(struct wire_channel *c, double now_ms, size_t *count, bool *bulk);
 
 /* Something waits to leave, now or when acknowledged. */
-bool     wire_channel_pending(const struct wire_channel *c);
+bool wire_channel_pending(const struct wire_channel *c);
+/* Bytes of the frames that wait, payloads included. */
 uint64_t wire_channel_queued_bytes(const struct wire_channel *c);
 
-/* A message has come.  1: *frame is whole, borrowed until the next call; 0: nothing to tell yet
- * (a part, a Beat that was answered, an Ack); negative: the peer broke the protocol
- * (MCP_EFORMAT, MCP_ERANGE, MCP_ENOMEM), end the stream.
- * At the agent's end a Beat is told: it is the echo, with its round trip. */
+/* A message has come.  1: *frame is whole, borrowed (from `bytes` or the channel) until the next
+ * call; 0: nothing to tell yet (a part, a Beat that was answered, an Ack); negative: the peer
+ * broke the protocol (MCP_EFORMAT, MCP_ERANGE) or memory lacks (MCP_ENOMEM): end the stream.
+ * At the agent's end a Beat is told: it is the echo.
+ *
+ * A worker's echo that could not leave before the next Beat came is replaced by it, and Acks
+ * are cumulative: a peer cannot make answers pile up. */
 int wire_channel_receive(struct wire_channel *c, double now_ms, const uint8_t *bytes, size_t count,
                          struct wire_frame *frame, mcp_error *err);
 

@@ -1,14 +1,20 @@
 /* wire/codec.h - how rows of floats travel: a table of encodings, and lossless wraps over them.
  *
  * A codec encodes each row by itself: n rows are n times wire_codec_bytes(c, 1, n_embd), and
- * a run of rows may be cut or joined without decoding.  All functions are pure: the same row
- * gives the same bytes on every machine of this build, so a replay sends what was sent before.
+ * a run of rows may be cut or joined without decoding.  All functions are pure, and the same
+ * row gives the same bytes whatever the machine and the compiler, so a replay sends what was
+ * sent before.  The formats are described in codec_float.c, codec_q8.c, codec_q4r.c and wrap.c.
+ *
+ * What is encoded decodes to finite numbers: an infinity becomes the format's largest one (as
+ * does what exceeds it: 65504 in f16, about 8 million in q8 and 1 million in q8r and q4r), NaN
+ * becomes 0.  What is decoded comes from a peer and is refused if it is not finite.
  *
  * SPDX-License-Identifier: MIT */
 #ifndef WIRE_CODEC_H
 #define WIRE_CODEC_H
 
 #include <mcp/error.h>
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
@@ -19,7 +25,7 @@ enum wire_codec_id {
     WIRE_BF16 = 2,
     WIRE_Q8 = 3,  /* blocks of 32: one f16 scale, 32 int8 */
     WIRE_Q8R = 4, /* Hadamard rotation of each block, then q8: outliers are spread */
-    WIRE_Q4R = 5, /* the same with 4 bits */
+    WIRE_Q4R = 5, /* largest elements apart, rotation, 4 bits with a scale a block of 64 */
     WIRE_CODECS
 };
 
@@ -34,7 +40,8 @@ struct wire_codec {
                               the test measures it */
     size_t (*bytes)(size_t elems); /* of one row */
     void (*encode)(uint8_t *target, const float *source, size_t elems);
-    void (*decode)(float *target, const uint8_t *source, size_t elems);
+    /* false: a value or scale is not finite, or an index outside the row; any bytes may come. */
+    bool (*decode)(float *target, const uint8_t *source, size_t elems);
 };
 
 /* NULL for an id or name that this build does not know, which is no error by itself. */
@@ -53,16 +60,17 @@ void wire_codec_encode(const struct wire_codec *c, uint8_t *target, const float 
 int  wire_codec_decode(const struct wire_codec *c, float *target, const uint8_t *source,
                        size_t bytes, size_t rows, size_t elems, mcp_error *err);
 
-/* Wrap a payload of `codec` without loss: its bytes sorted into planes (all first bytes of the
- * elements, all second bytes, ...), then compressed.  Returns the bytes written to `target`,
- * which has room for wire_wrap_bound(); 0 when wrapping would not make it smaller (send it
- * plain). */
+/* Wrap a payload of `codec` without loss: the bytes of f32, f16 and bf16 sorted into planes (all
+ * first bytes of the elements, all second bytes, ...), then compressed.  Returns the bytes
+ * written to `target`, which has room for wire_wrap_bound(); 0 when wrapping would not make it
+ * smaller (send it plain). */
 size_t wire_wrap_bound(uint32_t wrap, size_t bytes);
 size_t wire_wrap(uint32_t wrap, const struct wire_codec *codec, uint8_t *target, size_t cap,
                  const uint8_t *source, size_t bytes);
 
 /* The reverse.  `bytes_out` is what the payload must have: it comes from the announced rows and
- * codec, never from the compressed bytes, so a bomb cannot choose its size.  MCP_EFORMAT. */
+ * codec, never from the compressed bytes, so a bomb cannot choose its size.  MCP_EFORMAT,
+ * MCP_ENOMEM. */
 int wire_unwrap(uint32_t wrap, const struct wire_codec *codec, uint8_t *target, size_t bytes_out,
                 const uint8_t *source, size_t bytes, mcp_error *err);
 

@@ -2,11 +2,10 @@
  *
  * A decode frame that follows a full link waits for all that lies in its queue.  So bulk
  * (prefill) is not handed to the socket as fast as it takes it, but in parts of at most
- * WIRE_PART_BYTES, of which about 1.25 bandwidth-delay products are unacknowledged at a time:
- * enough for the full rate, and a queue of a quarter of an RTT (measured: shared notes in
- * docs/protocol.md).  The estimate is that of BBR (Cardwell et al. 2016) in small: the largest
- * delivery rate of the last rounds times the smallest round trip of the last seconds; until
- * the rate has stopped growing the credit doubles every round.
+ * WIRE_PART_BYTES, of which about 1.2 bandwidth-delay products are unacknowledged at a time:
+ * enough for the full rate, and a queue of about a quarter of an RTT.  The estimate is that of
+ * BBR (Cardwell et al. 2016) in small: the largest delivery rate of the last rounds times the
+ * round trip without a queue; until the rate has stopped growing the credit doubles every round.
  *
  * Sans-IO: the caller gives the time.  One thread.
  *
@@ -29,7 +28,7 @@ struct wire_pace {
     uint64_t sent_bytes, acked_bytes; /* since the beginning, all streams */
     uint64_t credit_bytes;            /* most unacknowledged */
     double   rate_bytes_per_ms;       /* windowed maximum */
-    double   rtt_min_ms;              /* windowed minimum; 0 = not known yet */
+    double   rtt_min_ms;              /* smallest of the last 10 to 20 s; 0 = not known yet */
     /* The rest is src/wire/pace.c's: samples in flight, windows, start-up state. */
     struct wire_pace_state *state; /* owned */
 };

@@ -1,0 +1,719 @@
+/* agent/drive.c - do what the pipeline asks for: forwards here and on workers, and new places for
+ * stages that lost theirs.
+ *
+ * Everything runs in the session's thread: the pipeline's wishes first (so that workers have
+ * work), then what workers have answered, then one local forward, and sleep when there is
+ * nothing of these.
+ *
+ * SPDX-License-Identifier: MIT */
+#include "agent/session.h"
+#include "base/clock.h"
+#include "base/fail.h"
+#include "base/log.h"
+#include "wire/codec.h"
+
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+enum {
+    /* How long a stage may look for a worker when this machine could take it over: a
+     * reconnect to a living worker takes 3 round trips. */
+    FALLBACK_WAIT_MS = 400,
+    POLL_MS = 50,           /* cancellation is looked at so often */
+    REFUSED_WAIT_MS = 1000, /* a worker that refused and said no time is left alone so long */
+};
+
+/* ---- endpoints --------------------------------------------------------------------------------------- */
+
+static struct session_endpoint *find(struct mcp_session *s, uint32_t number)
+{
+    for (struct session_endpoint *e = s->endpoints; e != NULL; e = e->next)
+        if (e->number == number)
+            return e;
+    return NULL;
+}
+
+static struct session_endpoint *add_endpoint(struct mcp_session *s, uint32_t stage)
+{
+    struct session_endpoint *e = calloc(1, sizeof(*e));
+
+    if (e == NULL)
+        return NULL;
+    e->number = s->endpoint_next++;
+    e->stage = stage;
+    e->next = s->endpoints;
+    s->endpoints = e;
+    return e;
+}
+
+static void forget_jobs(struct mcp_session *s, const struct session_endpoint *e)
+{
+    struct session_job **at = &s->jobs;
+
+    while (*at != NULL) {
+        struct session_job *job = *at;
+
+        if (e != NULL && job->endpoint != e) {
+            at = &job->next;
+            continue;
+        }
+        *at = job->next;
+        pipe_block_unref(job->act.block);
+        free(job);
+    }
+    s->jobs_last = at;
+}
+
+void drive_close_endpoint(struct mcp_session *s, struct session_endpoint *e)
+{
+    uint64_t out, in;
+
+    for (struct session_endpoint **at = &s->endpoints; *at != NULL; at = &(*at)->next) {
+        if (*at == e) {
+            *at = e->next;
+            break;
+        }
+    }
+    forget_jobs(s, e);
+    if (e->remote != NULL) {
+        endpoint_bytes(e->remote, &out, &in);
+        s->bytes_out += out;
+        s->bytes_in += in;
+        endpoint_close(e->remote);
+    }
+    free(e);
+}
+
+void drive_close(struct mcp_session *s)
+{
+    while (s->endpoints != NULL)
+        drive_close_endpoint(s, s->endpoints);
+}
+
+/* ---- finding a place for a stage ------------------------------------------------------------------------ */
+
+void drive_block(struct mcp_session *s, uint32_t worker, const struct wire_status *why,
+                 double now_ms)
+{
+    switch (why->code) {
+    case WIRE_UNAVAILABLE: return; /* the link's own state says when it is back */
+    case WIRE_CANCELLED:
+    case WIRE_RESOURCE_EXHAUSTED:
+    case WIRE_DEADLINE_EXCEEDED:
+        s->blocked_ms[worker] = now_ms +
+                                (why->retry_after_ms > 0 ? why->retry_after_ms : REFUSED_WAIT_MS);
+        return;
+    default: s->blocked_ms[worker] = INFINITY; /* it would refuse again */
+    }
+}
+
+int drive_choose(struct mcp_session *s, const struct session_stage *stage, double now_ms)
+{
+    uint64_t        excluded = 0;
+    mcp_worker_info info;
+    int             worker;
+
+    for (uint32_t i = 0; i < MCP_WORKERS_MAX; i++)
+        if (s->blocked_ms[i] > now_ms)
+            excluded |= UINT64_C(1) << i;
+    worker = remote_choose(s->remote, stage->first, stage->last, stage->worker, excluded, now_ms);
+    if (worker < 0 || remote_get_worker(s->remote, (uint32_t)worker, &info) < 0 ||
+        info.state != MCP_WORKER_UP)
+        return -1;
+    return worker;
+}
+
+int drive_open_remote(struct mcp_session *s, uint32_t stage, uint32_t worker, bool resume,
+                      struct session_endpoint **out, mcp_error *err)
+{
+    struct session_stage    *st = &s->stages[stage];
+    struct session_endpoint *e = add_endpoint(s, stage);
+    struct wire_open         open = { .first = st->first,
+                                      .last = st->last,
+                                      .ctx_tokens = s->ctx_tokens,
+                                      .qos = s->qos,
+                                      .weights_given = !s->mixed,
+                                      .resume = resume };
+    int                      rc;
+
+    *out = NULL;
+    if (e == NULL)
+        return base_fail(err, MCP_ENOMEM, "endpoint");
+    memcpy(open.session, st->id, sizeof(open.session));
+    memcpy(open.weights, st->weights, sizeof(open.weights));
+    rc = model_fingerprint(s->model, open.model, err);
+    if (rc == MCP_OK)
+        rc = endpoint_open(&e->remote, s->remote, worker, e->number, s->mail, &open, err);
+    if (rc < 0) {
+        drive_close_endpoint(s, e);
+        return rc;
+    }
+    st->worker = (int)worker;
+    e->resuming = resume;
+    *out = e;
+    return MCP_OK;
+}
+
+/* The missing layers, here. */
+static int open_fallback(struct mcp_session *s, uint32_t stage, mcp_error *err)
+{
+    struct session_stage *st = &s->stages[stage];
+    mcp_engine_opts       opts = s->fallback;
+    int                   rc;
+
+    if (s->fallback_engine != NULL)
+        return base_fail(err, MCP_EUNAVAIL, "the layers that are missing are loaded already");
+    opts.first = st->first;
+    opts.last = st->last;
+    opts.device = s->fallback_device;
+    opts.beside = s->engine;
+    rc = engine_open(&s->fallback_engine, s->model, &opts, err);
+    if (rc < 0)
+        return rc;
+    base_log(BASE_LOG_WARN, "no worker is left for layers [%u, %u): they run here from now on",
+             st->first, st->last);
+    st->engine = s->fallback_engine;
+    return MCP_OK;
+}
+
+static int open_local(struct mcp_session *s, uint32_t stage, double now_ms, mcp_error *err)
+{
+    struct session_stage    *st = &s->stages[stage];
+    struct session_endpoint *e = add_endpoint(s, stage);
+    struct pipe_opened       opened = { .windows_max = PIPE_WINDOWS_MAX,
+                                        .even_windows = st->engine->info.even_windows != 0 };
+    int                      rc;
+
+    if (e == NULL)
+        return base_fail(err, MCP_ENOMEM, "endpoint");
+    e->engine = st->engine;
+    rc = engine_trim(st->engine, s->seq, 0, err);
+    if (rc < 0) {
+        drive_close_endpoint(s, e);
+        return rc;
+    }
+    pipeline_opened(s->pipeline, now_ms, stage, e->number, &opened);
+    return MCP_OK;
+}
+
+/* Look for a place for a stage that waits for one.  Called when it begins to wait, when a worker
+ * has changed, and when its time may be over. */
+static void seek(struct mcp_session *s, uint32_t stage, double now_ms)
+{
+    struct session_stage    *st = &s->stages[stage];
+    struct session_endpoint *e;
+    struct pipe_opened       opened;
+    double                   wait_ms = s->can_fall_back ? FALLBACK_WAIT_MS : s->failover_ms;
+    mcp_error                err = { 0 };
+    int                      worker, former = st->worker, rc;
+
+    if (!st->remote || st->engine != NULL) {
+        st->waiting = false;
+        rc = open_local(s, stage, now_ms, &err);
+        if (rc < 0)
+            pipeline_unavailable(s->pipeline, now_ms, stage, &err);
+        return;
+    }
+    worker = drive_choose(s, st, now_ms);
+    if (worker >= 0) {
+        /* The same worker again: it may have kept what it had computed. */
+        bool resume = worker == former && st->replaces != PIPE_NO_ENDPOINT;
+
+        st->waiting = false;
+        remote_terms(s->remote, (uint32_t)worker, &opened);
+        rc = drive_open_remote(s, stage, (uint32_t)worker, resume, &e, &err);
+        if (rc < 0)
+            pipeline_unavailable(s->pipeline, now_ms, stage, &err);
+        else if (!resume) /* a new session is empty: no need to wait for its answer */
+            pipeline_opened(s->pipeline, now_ms, stage, e->number, &opened);
+        return;
+    }
+    if (now_ms - st->waiting_ms < wait_ms)
+        return;
+    st->waiting = false;
+    rc = MCP_EUNAVAIL;
+    if (s->can_fall_back)
+        rc = open_fallback(s, stage, &err);
+    if (rc == MCP_OK)
+        rc = open_local(s, stage, now_ms, &err);
+    if (rc < 0 && err.code == 0)
+        base_fail(&err, MCP_EUNAVAIL, "no worker is left for layers [%u, %u): %s", st->first,
+                  st->last, s->last_loss.text[0] != '\0' ? s->last_loss.text : "none holds them");
+    if (rc < 0)
+        pipeline_unavailable(s->pipeline, now_ms, stage, &err);
+}
+
+static void seek_all(struct mcp_session *s, double now_ms)
+{
+    for (uint32_t i = 0; i < s->stage_count; i++)
+        if (s->stages[i].waiting)
+            seek(s, i, now_ms);
+}
+
+/* ---- forwards on workers ------------------------------------------------------------------------------------ */
+
+/* The block as it travels: wrapped when that makes it smaller.  A reference for the caller. */
+static struct pipe_block *wrapped(const struct mcp_session *s, struct pipe_block *block,
+                                  uint32_t *wrap)
+{
+    size_t             bound, bytes;
+    struct pipe_block *small;
+
+    *wrap = WIRE_PLAIN;
+    if (s->wrap == WIRE_PLAIN)
+        return pipe_block_ref(block);
+    bound = wire_wrap_bound(s->wrap, block->bytes);
+    small = pipe_block_new(block->codec, 1, bound);
+    if (small == NULL)
+        return pipe_block_ref(block);
+    bytes = wire_wrap(s->wrap, wire_codec_by_id(block->codec), small->data, bound, block->data,
+                      block->bytes);
+    if (bytes == 0) {
+        pipe_block_unref(small);
+        return pipe_block_ref(block);
+    }
+    small->bytes = bytes;
+    *wrap = s->wrap;
+    return small;
+}
+
+static enum wire_want want_of(const struct mcp_session *s, const struct pipe_act *act)
+{
+    bool final = act->stage + 1 == s->stage_count;
+
+    switch (act->want) {
+    case PIPE_WANT_LAST: return final ? WIRE_WANT_LOGITS_LAST : WIRE_WANT_HIDDEN_LAST;
+    case PIPE_WANT_ALL: return final ? WIRE_WANT_LOGITS : WIRE_WANT_HIDDEN;
+    default: return WIRE_WANT_NONE;
+    }
+}
+
+static int send_forward(struct mcp_session *s, const struct session_endpoint *e,
+                        const struct pipe_act *act, mcp_error *err)
+{
+    struct wire_frame    frame = { .kind = WIRE_FORWARD };
+    struct wire_forward *f = &frame.u.forward;
+    struct pipe_block   *block = NULL;
+    int                  rc;
+
+    f->number = act->number;
+    f->epoch = act->epoch;
+    f->pos = act->pos;
+    f->count = act->count;
+    f->want = want_of(s, act);
+    f->bulk = act->bulk;
+    f->reply_codec = act->stage + 1 < s->stage_count ? s->stages[act->stage + 1].codec
+                                                     : (uint32_t)WIRE_F32;
+    f->reply_wrap = s->wrap;
+    if (act->tokens != NULL) {
+        f->tokens = act->tokens;
+        f->token_count = act->count;
+    } else {
+        f->in.codec = act->block->codec;
+        block = wrapped(s, act->block, &f->in.wrap);
+        f->in.data = block->data;
+        f->in.bytes = block->bytes;
+        f->in.total = block->bytes;
+    }
+    rc = endpoint_send(e->remote, &frame, block, err);
+    pipe_block_unref(block);
+    return rc;
+}
+
+static int send_trim(const struct session_endpoint *e, const struct pipe_act *act, mcp_error *err)
+{
+    struct wire_frame frame = { .kind = WIRE_TRIM };
+
+    frame.u.trim.epoch = act->epoch;
+    frame.u.trim.pos = act->pos;
+    return endpoint_send(e->remote, &frame, NULL, err);
+}
+
+/* ---- forwards here -------------------------------------------------------------------------------------------- */
+
+static int add_job(struct mcp_session *s, struct session_endpoint *e, const struct pipe_act *act,
+                   mcp_error *err)
+{
+    size_t              tokens = act->tokens != NULL ? act->count : 0;
+    struct session_job *job = malloc(sizeof(*job) + tokens * sizeof(int32_t));
+
+    if (job == NULL)
+        return base_fail(err, MCP_ENOMEM, "a window of %u tokens", act->count);
+    job->next = NULL;
+    job->endpoint = e;
+    job->act = *act;
+    if (tokens > 0) {
+        memcpy(job->tokens, act->tokens, tokens * sizeof(int32_t));
+        job->act.tokens = job->tokens;
+    }
+    if (act->block != NULL)
+        pipe_block_ref(act->block);
+    *s->jobs_last = job;
+    s->jobs_last = &job->next;
+    return MCP_OK;
+}
+
+/* Floats of a block: in place when they are f32, else decoded into the first scratch. */
+static const float *floats_of(struct mcp_session *s, const struct pipe_block *block, mcp_error *err)
+{
+    const struct wire_codec *codec = wire_codec_by_id(block->codec);
+
+    if (block->codec == WIRE_F32)
+        return (const float *)(const void *)block->data;
+    if (wire_codec_decode(codec, s->scratch[0], block->data, block->bytes, block->rows,
+                          s->model->hp.n_embd, err) < 0)
+        return NULL;
+    return s->scratch[0];
+}
+
+/* Hidden states after a local stage, in the codec of the next.  *to is where the engine writes
+ * its floats. */
+static struct pipe_block *hidden_block(struct mcp_session *s, uint32_t stage, uint32_t rows,
+                                       float **to)
+{
+    const struct wire_codec *codec = wire_codec_by_id(s->stages[stage + 1].codec);
+    size_t                   row = wire_codec_bytes(codec, 1, s->model->hp.n_embd);
+    struct pipe_block       *block = pipe_block_new(codec->id, rows, row);
+
+    *to = block != NULL && codec->id == WIRE_F32 ? (float *)(void *)block->data : s->scratch[1];
+    return block;
+}
+
+static int run_forward(struct mcp_session *s, struct session_job *job, mcp_error *err)
+{
+    const struct pipe_act *act = &job->act;
+    struct mcp_engine     *engine = job->endpoint->engine;
+    bool                   final = act->stage + 1 == s->stage_count;
+    size_t                 n = s->model->hp.n_embd;
+    mcp_window             w = { .seq = s->seq, .pos = act->pos, .count = act->count };
+    struct pipe_block     *rows = NULL;
+    float                 *out = NULL;
+    size_t                 out_floats = 0;
+    double                 start = base_clock_ms();
+    int                    rc;
+
+    w.out = act->want == PIPE_WANT_NONE   ? MCP_OUT_NONE
+            : act->want == PIPE_WANT_LAST ? MCP_OUT_LAST
+                                          : MCP_OUT_ALL;
+    if (act->tokens != NULL) {
+        w.tokens = act->tokens;
+    } else {
+        w.hidden = floats_of(s, act->block, err);
+        if (w.hidden == NULL)
+            return MCP_EFORMAT;
+    }
+    if (final && act->want == PIPE_WANT_LAST) {
+        out = s->logits; /* page-locked where that matters; the block only stands for them */
+        out_floats = s->model->hp.n_vocab;
+        rows = pipe_block_new(WIRE_F32, 1, 0);
+        if (rows == NULL)
+            return base_fail(err, MCP_ENOMEM, "logits");
+    } else if (act->want != PIPE_WANT_NONE) {
+        uint32_t count = act->want == PIPE_WANT_LAST ? 1 : act->count;
+
+        if (final) {
+            rows = pipe_block_new(WIRE_F32, count, s->model->hp.n_vocab * sizeof(float));
+            out = rows != NULL ? (float *)(void *)rows->data : NULL;
+            out_floats = (size_t)count * s->model->hp.n_vocab;
+        } else {
+            rows = hidden_block(s, act->stage, count, &out);
+            out_floats = count * n;
+        }
+        if (rows == NULL)
+            return base_fail(err, MCP_ENOMEM, "hidden states of %u tokens", count);
+    }
+    rc = engine_forward(engine, s->stages[act->stage].first, s->stages[act->stage].last,
+                        final ? MCP_WANT_LOGITS : MCP_WANT_HIDDEN, &w, 1, out, out_floats, err);
+    if (rc == MCP_OK && rows != NULL && !final && rows->codec != WIRE_F32)
+        wire_codec_encode(wire_codec_by_id(rows->codec), rows->data, out, rows->rows, n);
+    if (rc == MCP_OK) {
+        double             now = base_clock_ms();
+        struct pipe_timing timing = { .compute_us = (uint32_t)((now - start) * 1e3) };
+
+        pipeline_result(s->pipeline, now, job->endpoint->number, act->number, rows, timing);
+    }
+    pipe_block_unref(rows);
+    return rc;
+}
+
+static int run_job(struct mcp_session *s, mcp_error *err)
+{
+    struct session_job *job = s->jobs;
+    int                 rc;
+
+    s->jobs = job->next;
+    if (s->jobs == NULL)
+        s->jobs_last = &s->jobs;
+    rc = job->act.kind == PIPE_ACT_TRIM
+             ? engine_trim(job->endpoint->engine, s->seq, job->act.pos, err)
+             : run_forward(s, job, err);
+    pipe_block_unref(job->act.block);
+    free(job);
+    return rc;
+}
+
+/* ---- what the pipeline asks -------------------------------------------------------------------------------------- */
+
+static int output(struct mcp_session *s, const struct pipe_act *act, mcp_error *err)
+{
+    s->output_number = act->number;
+    s->windows++;
+    s->count = s->window_end[act->number % PIPE_WINDOWS_MAX];
+    /* Those of a last stage here are in s->logits already. */
+    if (act->block == NULL || act->block->bytes == 0)
+        return MCP_OK;
+    return wire_codec_decode(wire_codec_by_id(act->block->codec), s->logits, act->block->data,
+                             act->block->bytes, 1, s->model->hp.n_vocab, err);
+}
+
+static int act_on(struct mcp_session *s, const struct pipe_act *act, double now_ms, mcp_error *err)
+{
+    struct session_endpoint *e = find(s, act->endpoint);
+    struct session_stage    *st;
+
+    switch (act->kind) {
+    case PIPE_ACT_OPEN:
+        st = &s->stages[act->stage];
+        st->waiting = true;
+        st->waiting_ms = now_ms;
+        st->replaces = act->lost;
+        st->lost_answers = act->lost_answers;
+        seek(s, act->stage, now_ms);
+        return MCP_OK;
+    case PIPE_ACT_FORWARD:
+        if (e == NULL)
+            return MCP_OK;
+        return e->engine != NULL ? add_job(s, e, act, err) : send_forward(s, e, act, err);
+    case PIPE_ACT_TRIM:
+        if (e == NULL)
+            return MCP_OK;
+        return e->engine != NULL ? add_job(s, e, act, err) : send_trim(e, act, err);
+    case PIPE_ACT_CLOSE:
+        if (e != NULL)
+            drive_close_endpoint(s, e);
+        return MCP_OK;
+    case PIPE_ACT_OUTPUT: return output(s, act, err);
+    case PIPE_ACT_FAILED: return base_fail(err, act->error.code, "%s", act->error.text);
+    }
+    return MCP_OK;
+}
+
+/* Returns how many things were done. */
+static int do_acts(struct mcp_session *s, mcp_error *err)
+{
+    struct pipe_act act = { 0 };
+    int             done = 0;
+
+    while (pipeline_act(s->pipeline, base_clock_ms(), &act)) {
+        int rc = act_on(s, &act, base_clock_ms(), err);
+
+        pipe_block_unref(act.block);
+        act = (struct pipe_act){ 0 };
+        if (rc < 0)
+            return rc;
+        done++;
+    }
+    return done;
+}
+
+/* ---- what workers answer -------------------------------------------------------------------------------------------- */
+
+/* The rows of a result as the pipeline wants them: unwrapped, of the codec and size asked for. */
+static struct pipe_block *checked_rows(struct mcp_session *s, uint32_t stage,
+                                       const struct mail_event *event, mcp_error *err)
+{
+    bool                     final = stage + 1 == s->stage_count;
+    const struct wire_codec *codec = wire_codec_by_id(final ? (uint32_t)WIRE_F32
+                                                            : s->stages[stage + 1].codec);
+    size_t                   elems = final ? s->model->hp.n_vocab : s->model->hp.n_embd;
+    size_t                   bytes = wire_codec_bytes(codec, event->rows, elems);
+    struct pipe_block       *rows;
+
+    if (event->block->codec != codec->id || event->rows > s->window_tokens || bytes == 0 ||
+        (event->wrap == WIRE_PLAIN && event->block->bytes != bytes)) {
+        base_fail(err, MCP_EFORMAT, "%u rows of %zu bytes in codec %u where %s was asked for",
+                  event->rows, event->block->bytes, event->block->codec, codec->name);
+        return NULL;
+    }
+    if (event->wrap == WIRE_PLAIN)
+        return pipe_block_ref(event->block);
+    rows = pipe_block_new(codec->id, event->rows, bytes / event->rows);
+    if (rows == NULL) {
+        base_fail(err, MCP_ENOMEM, "%u rows", event->rows);
+        return NULL;
+    }
+    if (wire_unwrap(event->wrap, codec, rows->data, bytes, event->block->data, event->block->bytes,
+                    err) < 0) {
+        pipe_block_unref(rows);
+        return NULL;
+    }
+    return rows;
+}
+
+static void lose(struct mcp_session *s, struct session_endpoint *e, const struct wire_status *why,
+                 double now_ms)
+{
+    struct session_stage *st = &s->stages[e->stage];
+    uint32_t              worker = endpoint_worker(e->remote);
+    uint32_t              number = e->number, stage = e->stage;
+    bool                  resuming = e->resuming;
+
+    wire_status_fail(why, &s->last_loss);
+    if (s->last_loss.code == 0)
+        base_fail(&s->last_loss, MCP_EUNAVAIL, "the worker ended the session");
+    drive_block(s, worker, why, now_ms);
+    base_log(BASE_LOG_INFO, "layers [%u, %u) lost worker %s: %s", st->first, st->last,
+             s->remote->links[worker].endpoint, s->last_loss.text);
+    drive_close_endpoint(s, e);
+    if (resuming) { /* the pipeline has not heard of it: the stage still waits */
+        st->waiting = true;
+        seek(s, stage, now_ms);
+    } else {
+        pipeline_lost(s->pipeline, now_ms, number, &s->last_loss);
+    }
+}
+
+static void on_result(struct mcp_session *s, struct session_endpoint *e, struct mail_event *event,
+                      double now_ms)
+{
+    struct pipe_block *rows = NULL;
+    mcp_error          err = { 0 };
+
+    if (event->block != NULL) {
+        rows = checked_rows(s, e->stage, event, &err);
+        if (rows == NULL) {
+            struct wire_status why = wire_status_of(err.code, &err);
+
+            lose(s, e, &why, now_ms);
+            return;
+        }
+    }
+    pipeline_result(s->pipeline, now_ms, e->number, event->number, rows, event->timing);
+    pipe_block_unref(rows);
+}
+
+static void on_mail(struct mcp_session *s, struct mail_event *event, double now_ms)
+{
+    struct session_endpoint *e = find(s, event->endpoint);
+    struct pipe_opened       opened;
+
+    if (event->kind == MAIL_PLACES) {
+        seek_all(s, now_ms);
+        return;
+    }
+    if (e == NULL || e->remote == NULL)
+        return; /* of an endpoint that was closed meanwhile */
+    switch (event->kind) {
+    case MAIL_OPENED:
+        opened = (struct pipe_opened){ .length = event->opened.length,
+                                       .epoch = event->opened.epoch,
+                                       .windows_max = event->opened.windows_max,
+                                       .even_windows = event->opened.even_windows };
+        if (e->resuming) {
+            e->resuming = false;
+            pipeline_opened(s->pipeline, now_ms, e->stage, e->number, &opened);
+        }
+        break;
+    case MAIL_RESULT: on_result(s, e, event, now_ms); break;
+    case MAIL_LOST: lose(s, e, &event->status, now_ms); break;
+    case MAIL_DRAINING: pipeline_draining(s->pipeline, now_ms, e->number); break;
+    default: break;
+    }
+}
+
+/* ---- running ------------------------------------------------------------------------------------------------------------ */
+
+/* One round: everything that can be done without waiting, or else a wait. */
+static int turn(struct mcp_session *s, mcp_error *err)
+{
+    struct mail_event *event;
+    bool               starved = false, any = false;
+    double             now;
+    int                rc = do_acts(s, err);
+
+    if (rc != 0)
+        return rc < 0 ? rc : MCP_OK;
+    while (s->mail != NULL && (event = mail_take(s->mail, &starved)) != NULL) {
+        on_mail(s, event, base_clock_ms());
+        mail_event_free(event);
+        any = true;
+    }
+    if (starved)
+        return base_fail(err, MCP_ENOMEM, "an answer from a worker");
+    if (session_cancelled(s))
+        return base_fail(err, MCP_ECANCELED, "the answer was cancelled");
+    if (any)
+        return MCP_OK;
+    if (s->jobs != NULL)
+        return run_job(s, err);
+    now = base_clock_ms();
+    seek_all(s, now);
+    rc = do_acts(s, err);
+    if (rc == 0 && s->mail != NULL)
+        mail_wait(s->mail, now + POLL_MS);
+    return rc < 0 ? rc : MCP_OK;
+}
+
+/* After a failure: what was on its way is void, everything stands at s->count. */
+static void recover(struct mcp_session *s)
+{
+    mcp_error ignored;
+
+    forget_jobs(s, NULL);
+    if (pipeline_trim(s->pipeline, base_clock_ms(), s->count, NULL) == MCP_OK)
+        (void)do_acts(s, &ignored);
+    /* Trims of engines do not wait: the caller may use them otherwise. */
+    while (s->jobs != NULL && s->jobs->act.kind == PIPE_ACT_TRIM && run_job(s, NULL) == MCP_OK)
+        continue;
+}
+
+int drive_advance(struct mcp_session *s, const int32_t *tokens, uint32_t count, bool logits,
+                  mcp_error *err)
+{
+    uint32_t base = s->count, sent = 0;
+    uint64_t number = 0;
+    int      rc = MCP_OK;
+
+    while (rc == MCP_OK && (sent < count || s->output_number < number)) {
+        uint32_t left = count - sent;
+        uint32_t take = left < s->window_tokens ? left : s->window_tokens;
+        int      busy = MCP_EBUSY;
+
+        if (left > 0)
+            busy = pipeline_submit(s->pipeline, base_clock_ms(), tokens + sent, take,
+                                   logits && take == left ? PIPE_WANT_LAST : PIPE_WANT_NONE,
+                                   &number, err);
+        if (busy == MCP_OK) {
+            sent += take;
+            s->window_end[number % PIPE_WINDOWS_MAX] = base + sent;
+        } else if (busy != MCP_EBUSY)
+            rc = busy;
+        /* Feed the pipeline before waiting for it. */
+        if (rc == MCP_OK)
+            rc = busy == MCP_OK ? do_acts(s, err) : turn(s, err);
+        if (rc > 0)
+            rc = MCP_OK;
+    }
+    if (rc < 0) {
+        recover(s);
+        return rc;
+    }
+    memcpy(s->tokens + base, tokens, count * sizeof(*tokens));
+    return MCP_OK;
+}
+
+int drive_trim(struct mcp_session *s, uint32_t pos, mcp_error *err)
+{
+    int rc;
+
+    if (pos >= s->count)
+        return MCP_OK;
+    rc = pipeline_trim(s->pipeline, base_clock_ms(), pos, err);
+    if (rc == MCP_OK)
+        rc = do_acts(s, err);
+    if (rc < 0)
+        return rc;
+    s->count = pos;
+    return MCP_OK;
+}

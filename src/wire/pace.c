@@ -1,0 +1,452 @@
+/* wire/pace.c - see pace.h: a small BBR over parts and their acknowledgements.
+ *
+ *     START   2 x rate x RTT, so that the credit doubles each round, until the rate has grown by
+ *             less than a quarter in three rounds
+ *     STEADY  1.2 x rate x RTT, 1.5 x while the rate grows
+ *     PROBE   0.75 x rate x RTT: the link's queue runs empty, and a round of parts sent so
+ *             measures the RTT without it; after START, every ten seconds, and in doubt
+ *
+ * The rate of a part is what was acknowledged between its sending and its acknowledgement over
+ * that time; the estimate is the largest of ten rounds.  Acknowledgements that come together
+ * are counted together, or those that a network gathers would show up to a burst too much.  A
+ * part that left while there was room in the credit says how much the application had to send,
+ * not what the link carries: it counts only when it raises the estimate.
+ *
+ * The RTT is that of parts, their own transmission included: a link is full when one part more
+ * than its bandwidth-delay product is unacknowledged.  It is the mean of a PROBE and not its
+ * minimum, or a link whose delay jitters by more than a quarter would starve: each round would
+ * find a lower rate and allow less.
+ *
+ * What lies before a part explains how long it takes: max(RTT, bytes / rate).  If every part
+ * of two periods takes much longer, the link has become slower or the path longer.  Then the
+ * rate begins anew from what the last period delivered (unless the application had little to
+ * send), and a PROBE tells which it was: a path that is longer also without a queue gets the
+ * old rate back.
+ *
+ * SPDX-License-Identifier: MIT */
+#include "wire/pace.h"
+
+#include <math.h>
+#include <mcp/error.h>
+#include <stddef.h>
+#include <stdlib.h>
+
+#define START_GAIN   2.0
+#define STEADY_GAIN  1.2
+#define GROWING_GAIN 1.5
+#define PROBE_GAIN   0.75
+
+#define START_GROWTH      1.25 /* a round's rate over the best so far, to go on doubling */
+#define RTT_HOLDS_MS      10000.0
+#define RTT_DOUBTFUL_MS   1000.0 /* when the rate has doubled or halved since */
+#define RATE_GROWS        1.1    /* in one round */
+#define PERIOD_MS         20.0   /* of the watch on delays, at least; and an RTT */
+#define PROBE_AGAIN       0.85   /* of the RTT it began with: a lower one may fall further */
+#define DELAY_TOLERANCE   1.3
+#define DELAY_SLACK_MS    2.0 /* a busy machine's scheduling */
+#define ROOM_UNUSED_MS    1.0 /* longer, and the application had nothing to send */
+#define INTERVAL_LEAST_MS 0.01
+
+enum {
+    START_FLAT_ROUNDS = 3,
+    RATE_ROUNDS = 10,
+    SLOW_PERIODS = 2,
+};
+
+enum phase { START, STEADY, PROBE };
+
+/* A part in flight, or several that share a record, and what was true when it left. */
+struct part {
+    uint64_t end;      /* sent bytes up to and with it */
+    uint64_t flight;   /* unacknowledged bytes up to and with it */
+    uint64_t acked;    /* bytes acknowledged before the burst of acknowledgements */
+    double   acked_ms; /* that came then, or before the link was idle until then */
+    double   sent_ms;
+    bool     limited;
+};
+
+struct wire_pace_state {
+    enum phase  phase;
+    struct part parts[WIRE_PACE_SENT_MAX]; /* a ring; touched only as far as it was in use */
+    size_t      first, count;
+    uint64_t    forgotten; /* bytes that will not be acknowledged */
+    uint64_t    acked;     /* what the next part will note */
+    double      acked_ms;
+
+    uint64_t limited_until; /* parts sent before so much was acknowledged are limited */
+    double   room_ms;       /* since when a part could leave; INFINITY: none can */
+
+    double   rates[RATE_ROUNDS]; /* best of each round, the current one at [round] */
+    unsigned round;
+    uint64_t round_sent;   /* a part that is sent beyond this ends the round */
+    bool     round_counts; /* it had a part that was not limited */
+    double   start_rate;   /* best of START so far */
+    unsigned start_flat;   /* rounds without growth */
+
+    double rtt_ms;    /* of a part without a queue; START: the smallest yet; 0: none yet */
+    double rtt_at_ms; /* when PROBE measured it, */
+    double rtt_rate;  /* and the rate's estimate then */
+    double min_ms[2]; /* smallest RTT of this and of the last ten seconds, for rtt_min_ms */
+    double min_at_ms; /* when these ten began */
+
+    double   period_ms;    /* when the period began */
+    uint64_t period_acked; /* acknowledged by then */
+    bool     period_slow;  /* every part of it so far was too late, */
+    bool     period_full;  /* and none was limited */
+    unsigned slow_periods; /* one after another */
+
+    uint64_t probe_sent;   /* parts beyond measure, */
+    uint64_t probe_last;   /* as far as this */
+    unsigned probe_parts;  /* that have come through */
+    double   probe_sum_ms; /* of their RTTs */
+    double   probe_min_ms;
+    double   rate_before; /* the estimate that PROBE puts in doubt */
+};
+
+/* ---- estimates -------------------------------------------------------------------------- */
+
+static uint64_t unacked(const struct wire_pace *p)
+{
+    return p->sent_bytes - p->acked_bytes - p->state->forgotten;
+}
+
+static void rtt_note(struct wire_pace *p, double now_ms, double rtt_ms)
+{
+    struct wire_pace_state *s = p->state;
+
+    if (now_ms - s->min_at_ms > RTT_HOLDS_MS) {
+        s->min_ms[1] = now_ms - s->min_at_ms > 2 * RTT_HOLDS_MS ? INFINITY : s->min_ms[0];
+        s->min_ms[0] = INFINITY;
+        s->min_at_ms = now_ms;
+    }
+    s->min_ms[0] = fmin(s->min_ms[0], rtt_ms);
+    p->rtt_min_ms = fmin(s->min_ms[0], s->min_ms[1]);
+}
+
+static void rate_update(struct wire_pace *p)
+{
+    p->rate_bytes_per_ms = 0;
+    for (size_t i = 0; i < RATE_ROUNDS; i++)
+        p->rate_bytes_per_ms = fmax(p->rate_bytes_per_ms, p->state->rates[i]);
+}
+
+static void rate_restart(struct wire_pace *p, double rate)
+{
+    for (size_t i = 0; i < RATE_ROUNDS; i++)
+        p->state->rates[i] = 0;
+    p->state->rates[p->state->round] = rate;
+    rate_update(p);
+}
+
+/* In whole parts, as a fraction of one could never leave.  PROBE rounds down; else a quarter of
+ * a part is not worth one, but 0.4 is: two parts in flight must be able to become three. */
+static void credit_set(struct wire_pace *p, double gain)
+{
+    double parts = gain * p->rate_bytes_per_ms * p->state->rtt_ms / WIRE_PART_BYTES;
+    double credit = (gain < 1 ? floor(parts) : ceil(parts - 0.25)) * WIRE_PART_BYTES;
+
+    if (gain > 1)
+        credit = fmax(credit, WIRE_CREDIT_MIN);
+    p->credit_bytes = (uint64_t)fmin(credit, WIRE_CREDIT_MAX);
+}
+
+/* A part that is acknowledged later than this was held up by more than what lay before it. */
+static double late_ms(const struct wire_pace *p, uint64_t flight)
+{
+    double explained = fmax(p->state->rtt_ms, (double)flight / p->rate_bytes_per_ms);
+
+    return DELAY_TOLERANCE * explained + DELAY_SLACK_MS;
+}
+
+/* The link gives more than it did a round ago. */
+static bool growing(const struct wire_pace *p)
+{
+    const struct wire_pace_state *s = p->state;
+
+    return s->rates[s->round] > RATE_GROWS * s->rates[(s->round + RATE_ROUNDS - 1) % RATE_ROUNDS];
+}
+
+/* A part's RTT includes its own transmission: another rate puts it in doubt. */
+static bool rtt_holds(const struct wire_pace *p, double now_ms)
+{
+    const double ratio = p->rate_bytes_per_ms / p->state->rtt_rate;
+    const bool   doubtful = ratio <= 0.5 || ratio >= 2;
+
+    return now_ms - p->state->rtt_at_ms < (doubtful ? RTT_DOUBTFUL_MS : RTT_HOLDS_MS);
+}
+
+/* ---- phases ------------------------------------------------------------------------------ */
+
+static void period_begin(struct wire_pace *p, double now_ms)
+{
+    p->state->period_ms = now_ms;
+    p->state->period_acked = p->acked_bytes;
+    p->state->period_slow = p->state->period_full = true;
+}
+
+static void steady_enter(struct wire_pace *p, double now_ms)
+{
+    p->state->phase = STEADY;
+    p->state->slow_periods = 0;
+    period_begin(p, now_ms);
+}
+
+static void probe_enter(struct wire_pace *p, double rate_before)
+{
+    struct wire_pace_state *s = p->state;
+
+    s->phase = PROBE;
+    s->probe_sent = p->sent_bytes;
+    s->probe_parts = 0;
+    s->probe_sum_ms = 0;
+    s->probe_min_ms = INFINITY;
+    s->rate_before = rate_before;
+    credit_set(p, PROBE_GAIN);
+}
+
+/* A round has passed in START: has the rate grown? */
+static void start_round(struct wire_pace *p)
+{
+    struct wire_pace_state *s = p->state;
+
+    if (p->rate_bytes_per_ms >= START_GROWTH * s->start_rate) {
+        s->start_rate = p->rate_bytes_per_ms;
+        s->start_flat = 0;
+    } else if (++s->start_flat == START_FLAT_ROUNDS) {
+        probe_enter(p, p->rate_bytes_per_ms);
+    }
+}
+
+/* A part has come through in STEADY: do delays need another explanation? */
+static void steady_part(struct wire_pace *p, double now_ms, double rtt_ms, const struct part *part)
+{
+    struct wire_pace_state *s = p->state;
+    const double            took_ms = now_ms - s->period_ms, before = p->rate_bytes_per_ms;
+
+    s->period_slow &= rtt_ms > late_ms(p, part->flight);
+    s->period_full &= !part->limited;
+    if (took_ms >= fmax(PERIOD_MS, s->rtt_ms)) {
+        s->slow_periods = s->period_slow ? s->slow_periods + 1 : 0;
+        if (s->slow_periods == SLOW_PERIODS) {
+            /* From the last period only: the first may have begun before the change. */
+            if (s->period_full)
+                rate_restart(p, (double)(p->acked_bytes - s->period_acked) / took_ms);
+            probe_enter(p, before);
+            return;
+        }
+        period_begin(p, now_ms);
+    }
+    if (!rtt_holds(p, now_ms))
+        probe_enter(p, before);
+    else
+        credit_set(p, growing(p) ? GROWING_GAIN : STEADY_GAIN);
+}
+
+/* A part that was sent in PROBE has come through. */
+static void probe_part(struct wire_pace *p, double now_ms, double rtt_ms, uint64_t end)
+{
+    struct wire_pace_state *s = p->state;
+    double                  own_ms, before_ms;
+
+    if (s->probe_parts++ == 0)
+        s->probe_last = p->sent_bytes;
+    s->probe_sum_ms += rtt_ms;
+    s->probe_min_ms = fmin(s->probe_min_ms, rtt_ms);
+    if (end < s->probe_last)
+        return;
+    /* At a lower rate a part's own transmission takes longer, too; twice that, as the new rate
+     * is known badly, proves nothing about the path. */
+    own_ms = WIRE_PART_BYTES / p->rate_bytes_per_ms;
+    if (p->rate_bytes_per_ms < s->rate_before && s->probe_min_ms - 2 * own_ms > late_ms(p, 0))
+        rate_restart(p, s->rate_before);
+    before_ms = s->rtt_ms;
+    s->rtt_ms = s->probe_sum_ms / s->probe_parts;
+    s->rtt_at_ms = now_ms;
+    s->rtt_rate = p->rate_bytes_per_ms;
+    if (s->rtt_ms < PROBE_AGAIN * before_ms) {
+        probe_enter(p, s->rate_before); /* the queue may not be empty yet */
+    } else {
+        steady_enter(p, now_ms);
+        credit_set(p, STEADY_GAIN);
+    }
+}
+
+/* ---- acknowledgements ---------------------------------------------------------------------- */
+
+/* Rounds without a part that counts do not age the others. */
+static void round_end(struct wire_pace *p)
+{
+    struct wire_pace_state *s = p->state;
+
+    s->round_sent = p->sent_bytes;
+    if (!s->round_counts)
+        return;
+    s->round_counts = false;
+    s->round = (s->round + 1) % RATE_ROUNDS;
+    s->rates[s->round] = 0;
+    if (s->phase == START)
+        start_round(p);
+}
+
+/* The rate that an acknowledged part shows. */
+static void rate_sample(struct wire_pace *p, double now_ms, const struct part *part)
+{
+    struct wire_pace_state *s = p->state;
+    const double            took_ms = now_ms - part->acked_ms;
+    const uint64_t          bytes = s->acked - part->acked;
+    double                  rate;
+
+    if (part->end > s->round_sent)
+        round_end(p);
+    if (took_ms < INTERVAL_LEAST_MS || bytes == 0)
+        return;
+    rate = (double)bytes / took_ms;
+    if (part->limited && rate < p->rate_bytes_per_ms)
+        return;
+    s->round_counts = true;
+    s->rates[s->round] = fmax(s->rates[s->round], rate);
+    rate_update(p);
+}
+
+static void part_acked(struct wire_pace *p, double now_ms, const struct part *part)
+{
+    struct wire_pace_state *s = p->state;
+    const double            rtt_ms = fmax(now_ms - part->sent_ms, INTERVAL_LEAST_MS);
+
+    rtt_note(p, now_ms, rtt_ms);
+    if (s->phase == PROBE && part->end <= s->probe_sent)
+        return; /* still of the time before */
+    if (s->phase == START && (s->rtt_ms <= 0 || rtt_ms < s->rtt_ms))
+        s->rtt_ms = rtt_ms;
+    rate_sample(p, now_ms, part);
+    switch (s->phase) {
+    case START:
+        if (s->start_rate > 0) /* a round has passed */
+            credit_set(p, START_GAIN);
+        break;
+    case STEADY: steady_part(p, now_ms, rtt_ms, part); break;
+    case PROBE:
+        if (part->end > s->probe_sent)
+            probe_part(p, now_ms, rtt_ms, part->end);
+        break;
+    }
+}
+
+/* Take the parts that are done from the ring; the last of them goes to *last. */
+static bool parts_pop(struct wire_pace *p, struct part *last)
+{
+    struct wire_pace_state *s = p->state;
+    bool                    any = false;
+
+    while (s->count > 0 && s->parts[s->first].end <= p->acked_bytes + s->forgotten) {
+        *last = s->parts[s->first];
+        s->first = (s->first + 1) % WIRE_PACE_SENT_MAX;
+        s->count--;
+        any = true;
+    }
+    if (s->count == 0)
+        s->first = 0; /* the same memory again */
+    return any;
+}
+
+/* Is there room now for a part, and since when? */
+static void room_note(struct wire_pace *p, double now_ms)
+{
+    if (unacked(p) + WIRE_PART_BYTES > p->credit_bytes)
+        p->state->room_ms = INFINITY;
+    else
+        p->state->room_ms = fmin(p->state->room_ms, now_ms);
+}
+
+/* ---- pace.h -------------------------------------------------------------------------------- */
+
+int wire_pace_init(struct wire_pace *p)
+{
+    struct wire_pace_state *s = calloc(1, sizeof(*s));
+
+    *p = (struct wire_pace){ .credit_bytes = WIRE_CREDIT_FIRST, .state = s };
+    if (s == NULL)
+        return MCP_ENOMEM;
+    s->room_ms = INFINITY;
+    s->min_ms[0] = s->min_ms[1] = INFINITY;
+    return MCP_OK;
+}
+
+void wire_pace_fini(struct wire_pace *p)
+{
+    free(p->state);
+    *p = (struct wire_pace){ 0 };
+}
+
+bool wire_pace_may_send(const struct wire_pace *p, uint64_t bytes)
+{
+    uint64_t flight = unacked(p);
+
+    return flight == 0 || flight + bytes <= p->credit_bytes;
+}
+
+void wire_pace_sent(struct wire_pace *p, double now_ms, uint64_t bytes)
+{
+    struct wire_pace_state *s = p->state;
+    const uint64_t          before = unacked(p);
+    struct part            *part;
+
+    if (now_ms - s->room_ms > ROOM_UNUSED_MS)
+        s->limited_until = p->acked_bytes + before + 1;
+    if (before == 0) {
+        s->acked = p->acked_bytes;
+        s->acked_ms = now_ms;
+    }
+    p->sent_bytes += bytes;
+    if (s->count == WIRE_PACE_SENT_MAX) {
+        part = &s->parts[(s->first + s->count - 1) % WIRE_PACE_SENT_MAX];
+        part->end = p->sent_bytes;
+    } else {
+        part = &s->parts[(s->first + s->count++) % WIRE_PACE_SENT_MAX];
+        *part = (struct part){
+            .end = p->sent_bytes,
+            .flight = before + bytes,
+            .acked = s->acked,
+            .acked_ms = s->acked_ms,
+            .sent_ms = now_ms,
+            .limited = p->acked_bytes < s->limited_until,
+        };
+    }
+    s->room_ms = INFINITY;
+    room_note(p, now_ms);
+}
+
+void wire_pace_acked(struct wire_pace *p, double now_ms, uint64_t bytes)
+{
+    struct wire_pace_state *s = p->state;
+    struct part             last;
+
+    bytes = bytes < unacked(p) ? bytes : unacked(p);
+    if (now_ms - s->acked_ms > INTERVAL_LEAST_MS) {
+        s->acked = p->acked_bytes;
+        s->acked_ms = now_ms;
+    }
+    p->acked_bytes += bytes;
+    if (parts_pop(p, &last))
+        part_acked(p, now_ms, &last);
+    room_note(p, now_ms);
+}
+
+void wire_pace_forget(struct wire_pace *p, uint64_t bytes)
+{
+    struct part last;
+
+    p->state->forgotten += bytes < unacked(p) ? bytes : unacked(p);
+    parts_pop(p, &last); /* their end says nothing about the link */
+}
+
+void wire_pace_rtt(struct wire_pace *p, double now_ms, double rtt_ms)
+{
+    if (rtt_ms > 0)
+        rtt_note(p, now_ms, rtt_ms);
+}
+
+double wire_pace_goodput_mbit(const struct wire_pace *p)
+{
+    return p->rate_bytes_per_ms * 8 / 1000;
+}

@@ -1,0 +1,269 @@
+/* worker/compute.c - see compute.h.
+ *
+ * SPDX-License-Identifier: MIT */
+#include "worker/compute_private.h"
+
+#include "base/clock.h"
+#include "base/fail.h"
+
+#include <assert.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+
+/* ---- the table: what next, and how it went ------------------------------------------------ */
+
+/* Wait for work, until `wake_ms` (0 = only a signal).  Lock held. */
+static void wait_for_work(struct worker_service *s, double wake_ms)
+{
+    struct timespec until = { .tv_sec = (time_t)(wake_ms / 1e3) };
+
+    if (wake_ms <= 0.0) {
+        pthread_cond_wait(&s->work, &s->lock);
+        return;
+    }
+    until.tv_nsec = (long)((wake_ms - (double)until.tv_sec * 1e3) * 1e6);
+    pthread_cond_timedwait(&s->work, &s->lock, &until);
+}
+
+/* The next batch; false when the thread is to end.  Lock held. */
+static bool take(struct worker_compute *c)
+{
+    struct worker_service *s = c->service;
+    double                 wake_ms = 0.0;
+
+    while (!s->stopping) {
+        bool any = worker_table_next(s->table, base_clock_ms(), &c->batch, &wake_ms);
+
+        worker_service_acts(s);
+        if (any)
+            break;
+        wait_for_work(s, wake_ms);
+    }
+    if (s->stopping)
+        return false;
+    for (uint32_t i = 0; i < c->batch.count; i++)
+        c->items[i] = (struct compute_item){ .item = c->batch.items[i],
+                                             .job = worker_job_of(c->batch.items[i].work) };
+    return true;
+}
+
+/* End the session of an item that could not be run.  Its stream may be gone. */
+static void fail_session(struct worker_compute *c, struct compute_item *it)
+{
+    struct worker_service *s = c->service;
+
+    if (it->job->stream->session == it->item.session) {
+        worker_stream_fail(it->job->stream, it->rc, &it->error);
+        return;
+    }
+    worker_table_close(s->table, base_clock_ms(), it->item.session);
+    worker_service_acts(s);
+}
+
+static void count(struct worker_compute *c)
+{
+    struct worker_meters *m = &c->service->meters;
+
+    worker_histogram_add(&m->compute_ms, c->compute_ms);
+    m->faults += c->faults;
+    c->faults = 0;
+    if (c->batch.exclusive)
+        return;
+    worker_histogram_add(&m->batch_tokens, c->batch.tokens);
+    for (uint32_t i = 0; i < c->batch.count; i++) {
+        struct compute_item *it = &c->items[i];
+
+        m->positions += it->item.count;
+        if (!it->item.last)
+            continue;
+        m->windows++;
+        m->tokens_generated += it->job->kind == WORKER_GENERATE && it->job->reply != NULL;
+        worker_histogram_add(&m->queue_ms, it->job->queue_ms);
+    }
+}
+
+/* Tell the table, and end those whose work failed.  Lock held. */
+static void settle(struct worker_compute *c)
+{
+    struct worker_service *s = c->service;
+
+    count(c);
+    for (uint32_t i = 0; i < c->batch.count; i++) {
+        struct compute_item *it = &c->items[i];
+
+        it->unwanted = worker_item_void(s->table, &it->item);
+        if (it->job->kind == WORKER_IMPORT && it->rc == MCP_OK)
+            worker_table_set_length(s->table, it->item.session, it->length);
+        /* Its last token may be answered with the next Generate before we look here again. */
+        if (it->token.stop != WIRE_STOP_NOT && it->job->stream->answer == it->job->answer)
+            it->job->stream->answer = NULL;
+    }
+    worker_table_done(s->table, base_clock_ms(), &c->batch, c->compute_ms);
+    for (uint32_t i = 0; i < c->batch.count; i++) {
+        struct compute_item *it = &c->items[i];
+
+        if (it->rc == MCP_EDEVICE) {
+            worker_service_break(s, &it->error);
+            break;
+        }
+        if (it->rc < 0 && !it->unwanted && !s->stopping)
+            fail_session(c, it);
+    }
+    worker_service_acts(s);
+}
+
+/* ---- answers -------------------------------------------------------------------------------- */
+
+static void deliver(struct worker_compute *c)
+{
+    for (uint32_t i = 0; i < c->batch.count; i++) {
+        struct compute_item *it = &c->items[i];
+        struct worker_reply *reply;
+
+        if (!it->item.last || it->unwanted || it->rc < 0 || it->job->reply == NULL)
+            continue;
+        reply = it->job->reply;
+        it->job->reply = NULL;
+        worker_stream_reply(it->job->stream, reply);
+    }
+}
+
+/* An answer goes on: the prompt's next window, or the token just sampled.  False when it is over,
+ * was trimmed, or its stream has left.  Lock held. */
+static bool go_on(struct worker_compute *c, struct compute_item *it)
+{
+    struct worker_service *s = c->service;
+    struct worker_job     *job = it->job;
+    struct worker_stream  *stream = job->stream;
+    struct worker_work    *work = &job->work;
+    uint32_t               offset, count = 0;
+    mcp_error              error = { 0 };
+    int                    rc;
+
+    if (job->kind != WORKER_GENERATE || it->unwanted || it->rc < 0 ||
+        it->token.stop != WIRE_STOP_NOT || stream->session == NULL || stream->answer != job->answer)
+        return false;
+    work->pos += work->count;
+    if (worker_answer_prompting(job->answer)) {
+        count = worker_answer_prompt(job->answer, s->limits.batch_tokens, &offset);
+        job->offset_bytes = offset * sizeof(int32_t);
+    } else {
+        memcpy(job->data, &it->token.token, sizeof(int32_t));
+        count = 1;
+        job->offset_bytes = 0;
+    }
+    work->count = count;
+    job->queue_ms = -1.0;
+    job->compute_ms = 0.0;
+    rc = worker_table_push(s->table, base_clock_ms(), stream->session, work, &error);
+    if (rc < 0)
+        worker_stream_fail(stream, rc, &error);
+    worker_service_acts(s);
+    return rc == MCP_OK;
+}
+
+/* Jobs that are done with are freed, answers go on.  Lock held. */
+static void put_back(struct worker_compute *c)
+{
+    for (uint32_t i = 0; i < c->batch.count; i++)
+        if (c->items[i].item.last && !go_on(c, &c->items[i]))
+            worker_job_free(c->items[i].job);
+}
+
+static void *run(void *ctx)
+{
+    struct worker_compute *c = ctx;
+    struct worker_service *s = c->service;
+
+    pthread_mutex_lock(&s->lock);
+    while (take(c)) {
+        pthread_mutex_unlock(&s->lock);
+        compute_run(c);
+        pthread_mutex_lock(&s->lock);
+        settle(c);
+        pthread_mutex_unlock(&s->lock);
+        deliver(c);
+        pthread_mutex_lock(&s->lock);
+        put_back(c);
+    }
+    pthread_mutex_unlock(&s->lock);
+    return NULL;
+}
+
+/* ---- opening -------------------------------------------------------------------------------- */
+
+static size_t out_floats(const struct worker_service *s)
+{
+    const struct worker_limits *l = &s->limits;
+    size_t                      hidden = (size_t)l->batch_tokens * s->facts.n_embd, rows, logits;
+
+    if (s->facts.last != s->facts.layers)
+        return hidden;
+    rows = l->sessions_max < l->batch_tokens ? l->sessions_max : l->batch_tokens;
+    if (rows < WORKER_LOGITS_ROWS_MAX)
+        rows = WORKER_LOGITS_ROWS_MAX;
+    logits = rows * s->facts.n_vocab;
+    return hidden > logits ? hidden : logits;
+}
+
+int worker_compute_open(struct worker_compute **out, struct worker_service *service,
+                        struct mcp_engine *engine, mcp_error *err)
+{
+    uint32_t               sessions = service->limits.sessions_max;
+    struct worker_compute *c = calloc(1, sizeof(*c));
+    size_t                 in_floats;
+
+    *out = NULL;
+    if (c == NULL)
+        return base_fail(err, MCP_ENOMEM, "compute thread");
+    c->service = service;
+    c->engine = engine;
+    c->n_embd = service->facts.n_embd;
+    c->n_vocab = service->facts.n_vocab;
+    in_floats = (size_t)service->limits.batch_tokens * c->n_embd;
+    c->out_floats = out_floats(service);
+    c->items = calloc(sessions, sizeof(*c->items));
+    c->windows = calloc(sessions, sizeof(*c->windows));
+    c->ready = calloc(sessions, sizeof(*c->ready));
+    c->in = engine_alloc(engine, in_floats);
+    c->out = engine_alloc(engine, c->out_floats);
+    if (c->items == NULL || c->windows == NULL || c->ready == NULL || c->in == NULL ||
+        c->out == NULL) {
+        worker_compute_close(c);
+        return base_fail(err, MCP_ENOMEM,
+                         "%zu bytes for rows of %u positions; lower -b/--batch-size",
+                         (in_floats + service->limits.batch_tokens) * sizeof(float),
+                         service->limits.batch_tokens);
+    }
+    if (pthread_create(&c->thread, NULL, run, c) != 0) {
+        worker_compute_close(c);
+        return base_fail(err, MCP_ENOMEM, "no thread to compute on");
+    }
+    c->started = true;
+    *out = c;
+    return MCP_OK;
+}
+
+void worker_compute_close(struct worker_compute *c)
+{
+    struct worker_service *s;
+
+    if (c == NULL)
+        return;
+    s = c->service;
+    if (c->started) {
+        pthread_mutex_lock(&s->lock);
+        s->stopping = true;
+        atomic_store(&c->engine->cancel, 1); /* the running forward ends within a ubatch */
+        pthread_cond_signal(&s->work);
+        pthread_mutex_unlock(&s->lock);
+        pthread_join(c->thread, NULL);
+    }
+    engine_free(c->in);
+    engine_free(c->out);
+    free(c->items);
+    free(c->windows);
+    free(c->ready);
+    free(c);
+}
