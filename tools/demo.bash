@@ -20,6 +20,7 @@ demo_start() {
     mkfifo "$DEMO_DIR/$name.out" "$DEMO_DIR/$name.in"
     "$@" <"$DEMO_DIR/$name.in" >"$DEMO_DIR/$name.out" 2>"$DEMO_DIR/$name.err" &
     DEMO_PIDS+=($!)
+    disown # its end is no news
     exec {DEMO_KEEP}>"$DEMO_DIR/$name.in" {DEMO_READ}<"$DEMO_DIR/$name.out"
     read -r line <&"$DEMO_READ" || {
         cat "$DEMO_DIR/$name.err" >&2

@@ -89,8 +89,9 @@ typedef struct {
  * mcp_engine_info.even_windows says whether the first promise holds for this engine: it is tried
  * at opening, weight by weight.  It does not hold on GPUs, where the option has no effect.
  *
- * It costs next to nothing in most types (docs/architecture.md has figures), more in F16, BF16
- * and F32, and half the speed or more in K-quants, which are then not rearranged.
+ * It costs nothing in most types of weight.  In F16, BF16 and F32 a token that is alone takes up
+ * to 1.7 times as long, and K-quants are not rearranged (docs/architecture.md has figures).  A
+ * forward with windows of both classes reads the weights twice.
  *
  * beside.  Two engines with compute threads of their own would spin for the same cores.  An
  * engine that is opened beside another computes on the other's device and threads (`threads` and

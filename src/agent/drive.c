@@ -108,16 +108,22 @@ void drive_block(struct mcp_session *s, uint32_t worker, const struct wire_statu
     }
 }
 
-int drive_choose(struct mcp_session *s, const struct session_stage *stage, double now_ms)
+static uint64_t excluded(const struct mcp_session *s, double now_ms)
 {
-    uint64_t        excluded = 0;
-    mcp_worker_info info;
-    int             worker;
+    uint64_t bits = 0;
 
     for (uint32_t i = 0; i < MCP_WORKERS_MAX; i++)
         if (s->blocked_ms[i] > now_ms)
-            excluded |= UINT64_C(1) << i;
-    worker = remote_choose(s->remote, stage->first, stage->last, stage->worker, excluded, now_ms);
+            bits |= UINT64_C(1) << i;
+    return bits;
+}
+
+int drive_choose(struct mcp_session *s, const struct session_stage *stage, double now_ms)
+{
+    mcp_worker_info info;
+    int             worker = remote_choose(s->remote, stage->first, stage->last, stage->worker,
+                                           excluded(s, now_ms), now_ms);
+
     if (worker < 0 || remote_get_worker(s->remote, (uint32_t)worker, &info) < 0 ||
         info.state != MCP_WORKER_UP)
         return -1;
@@ -229,7 +235,8 @@ static void seek(struct mcp_session *s, uint32_t stage, double now_ms)
             pipeline_opened(s->pipeline, now_ms, stage, e->number, &opened);
         return;
     }
-    if (now_ms - st->waiting_ms < wait_ms)
+    if (now_ms - st->waiting_ms < wait_ms &&
+        !(s->can_fall_back && remote_hopeless(s->remote, st->first, st->last, excluded(s, now_ms))))
         return;
     st->waiting = false;
     rc = MCP_EUNAVAIL;
@@ -352,6 +359,14 @@ static int add_job(struct mcp_session *s, struct session_endpoint *e, const stru
     *s->jobs_last = job;
     s->jobs_last = &job->next;
     return MCP_OK;
+}
+
+static bool has_jobs(const struct mcp_session *s, const struct session_endpoint *e)
+{
+    for (const struct session_job *job = s->jobs; job != NULL; job = job->next)
+        if (job->endpoint == e)
+            return true;
+    return false;
 }
 
 /* Floats of a block: in place when they are f32, else decoded into the first scratch. */
@@ -488,13 +503,18 @@ static int act_on(struct mcp_session *s, const struct pipe_act *act, double now_
     case PIPE_ACT_TRIM:
         if (e == NULL)
             return MCP_OK;
-        return e->engine != NULL ? add_job(s, e, act, err) : send_trim(e, act, err);
+        if (e->engine == NULL)
+            return send_trim(e, act, err);
+        return has_jobs(s, e) ? add_job(s, e, act, err)
+                              : engine_trim(e->engine, s->seq, act->pos, err);
     case PIPE_ACT_CLOSE:
         if (e != NULL)
             drive_close_endpoint(s, e);
         return MCP_OK;
     case PIPE_ACT_OUTPUT: return output(s, act, err);
-    case PIPE_ACT_FAILED: return base_fail(err, act->error.code, "%s", act->error.text);
+    case PIPE_ACT_FAILED:
+        s->failed = true;
+        return base_fail(err, act->error.code, "%s", act->error.text);
     }
     return MCP_OK;
 }
@@ -655,17 +675,19 @@ static int turn(struct mcp_session *s, mcp_error *err)
     return rc < 0 ? rc : MCP_OK;
 }
 
-/* After a failure: what was on its way is void, everything stands at s->count. */
+/* After a failure: what was on its way is void, everything stands at s->count.  Also without
+ * memory: then a stage elsewhere learns of it with its next frame, or is fed anew. */
 static void recover(struct mcp_session *s)
 {
-    mcp_error ignored;
-
     forget_jobs(s, NULL);
+    if (s->failed) /* a pipeline that has failed begins anew, or not at all */
+        s->count = 0;
+    s->failed = false;
     if (pipeline_trim(s->pipeline, base_clock_ms(), s->count, NULL) == MCP_OK)
-        (void)do_acts(s, &ignored);
-    /* Trims of engines do not wait: the caller may use them otherwise. */
-    while (s->jobs != NULL && s->jobs->act.kind == PIPE_ACT_TRIM && run_job(s, NULL) == MCP_OK)
-        continue;
+        (void)do_acts(s, NULL);
+    for (const struct session_endpoint *e = s->endpoints; e != NULL; e = e->next)
+        if (e->engine != NULL)
+            (void)engine_trim(e->engine, s->seq, s->count, NULL);
 }
 
 int drive_advance(struct mcp_session *s, const int32_t *tokens, uint32_t count, bool logits,

@@ -306,6 +306,24 @@ int remote_choose(struct mcp_remote *r, uint32_t first, uint32_t last, int lost,
     return pipe_places_choose(places, r->link_count, first, last, lost, excluded, now_ms);
 }
 
+bool remote_hopeless(struct mcp_remote *r, uint32_t first, uint32_t last, uint64_t excluded)
+{
+    bool hope = false;
+
+    pthread_mutex_lock(&r->lock);
+    for (uint32_t i = 0; i < r->link_count; i++) {
+        const struct pipe_place *place = &r->links[i].shown.place;
+        bool unknown = place->last == 0, holds = place->first <= first && place->last >= last;
+
+        if ((excluded >> i & 1) != 0 || place->state == PLACE_UNFIT || (!unknown && !holds))
+            continue;
+        /* One failure is the loss itself, the second a dial that failed after it. */
+        hope = hope || place->state != PLACE_DOWN || place->failures < 2;
+    }
+    pthread_mutex_unlock(&r->lock);
+    return !hope;
+}
+
 void remote_terms(struct mcp_remote *r, uint32_t index, struct pipe_opened *opened)
 {
     const struct link_shown *shown = &r->links[index].shown;

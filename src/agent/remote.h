@@ -82,6 +82,10 @@ void remote_unlisten(struct mcp_remote *remote, struct remote_listener *listener
 int remote_choose(struct mcp_remote *remote, uint32_t first, uint32_t last, int lost,
                   uint64_t excluded, double now_ms);
 
+/* No worker for layers [first, last) can be expected soon: each one that is not excluded and may
+ * hold them was lost and could not be dialled since. */
+bool remote_hopeless(struct mcp_remote *remote, uint32_t first, uint32_t last, uint64_t excluded);
+
 /* What a session needs to know of a worker before it answers. */
 void remote_terms(struct mcp_remote *remote, uint32_t index, struct pipe_opened *opened);
 

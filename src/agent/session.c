@@ -200,9 +200,9 @@ static int check_workers(struct mcp_session *s, struct session_stage *stage, mcp
 
 /* ---- opening: codecs, memory, pipeline ---------------------------------------------------------- */
 
-/* A simple rule until the planner decides: 8 bits a value change perplexity by less than 1 %
- * (docs/benchmarks.md, Codecs), at 0.53 of f16's bytes. */
-static const char *const auto_codec = "q8";
+/* A simple rule until the planner decides: rotated 8 bits a value cost 0.53 of f16's bytes and
+ * change perplexity no more than f16 does (docs/benchmarks.md, Codecs). */
+static const char *const auto_codec = "q8r";
 
 static int choose_codec(struct mcp_session *s, const mcp_session_opts *opts, mcp_error *err)
 {

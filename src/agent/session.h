@@ -78,7 +78,8 @@ struct mcp_session {
     struct mail             *mail;
     struct remote_listener   listener;
     double                   blocked_ms[MCP_WORKERS_MAX]; /* not before; INFINITY = never */
-    mcp_error                last_loss;                   /* why a stage was lost last */
+    bool                     failed;        /* the pipeline has: see PIPE_ACT_FAILED */
+    mcp_error                last_loss;     /* why a stage was lost last */
     uint64_t                 output_number; /* highest window that has left the last stage */
     uint32_t window_end[PIPE_WINDOWS_MAX];  /* positions after window n, at n mod MAX */
 

@@ -117,7 +117,7 @@ enum { WIRE_Q8_BLOCK = 32, WIRE_ROTATED = 64 };
  * of WIRE_HALF_MAX times 127, divided by 8, which is how much a rotation can add up. */
 #define WIRE_ROTATED_MAX (WIRE_HALF_MAX * 127 / 8)
 
-/* y (64) <- S H (y), x (64) <- H S (x): see codec_q8.c. */
+/* y <- H S y / 8, and x <- S H x / 8: see codec_q8.c. */
 void wire_rotate(float y[WIRE_ROTATED]);
 void wire_rotate_back(float x[WIRE_ROTATED]);
 

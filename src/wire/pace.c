@@ -419,7 +419,7 @@ void wire_pace_sent(struct wire_pace *p, double now_ms, uint64_t bytes)
 void wire_pace_acked(struct wire_pace *p, double now_ms, uint64_t bytes)
 {
     struct wire_pace_state *s = p->state;
-    struct part             last;
+    struct part             last = { 0 };
 
     bytes = bytes < unacked(p) ? bytes : unacked(p);
     if (now_ms - s->acked_ms > INTERVAL_LEAST_MS) {
@@ -434,7 +434,7 @@ void wire_pace_acked(struct wire_pace *p, double now_ms, uint64_t bytes)
 
 void wire_pace_forget(struct wire_pace *p, uint64_t bytes)
 {
-    struct part last;
+    struct part last = { 0 };
 
     p->state->forgotten += bytes < unacked(p) ? bytes : unacked(p);
     parts_pop(p, &last); /* their end says nothing about the link */
