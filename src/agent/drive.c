@@ -452,14 +452,33 @@ static int run_forward(struct mcp_session *s, struct session_job *job, mcp_error
     return rc;
 }
 
+/* Take the next job: the oldest, but decode before another endpoint's prefill or replay. */
+static struct session_job *take_job(struct mcp_session *s)
+{
+    struct session_job **at = &s->jobs, *job = s->jobs;
+
+    for (struct session_job **other = &s->jobs; *other != NULL; other = &(*other)->next) {
+        bool first = true; /* of its endpoint: jobs of one keep their order */
+
+        for (const struct session_job *j = s->jobs; j != *other; j = j->next)
+            first = first && j->endpoint != (*other)->endpoint;
+        if (first && !(*other)->act.bulk) {
+            at = other;
+            job = *other;
+            break;
+        }
+    }
+    *at = job->next;
+    if (job->next == NULL)
+        s->jobs_last = at;
+    return job;
+}
+
 static int run_job(struct mcp_session *s, mcp_error *err)
 {
-    struct session_job *job = s->jobs;
+    struct session_job *job = take_job(s);
     int                 rc;
 
-    s->jobs = job->next;
-    if (s->jobs == NULL)
-        s->jobs_last = &s->jobs;
     rc = job->act.kind == PIPE_ACT_TRIM
              ? engine_trim(job->endpoint->engine, s->seq, job->act.pos, err)
              : run_forward(s, job, err);
@@ -508,6 +527,9 @@ static int act_on(struct mcp_session *s, const struct pipe_act *act, double now_
         return has_jobs(s, e) ? add_job(s, e, act, err)
                               : engine_trim(e->engine, s->seq, act->pos, err);
     case PIPE_ACT_CLOSE:
+        if (act->error.code < 0)
+            base_log(BASE_LOG_WARN, "layers [%u, %u): %s", s->stages[act->stage].first,
+                     s->stages[act->stage].last, act->error.text);
         if (e != NULL)
             drive_close_endpoint(s, e);
         return MCP_OK;

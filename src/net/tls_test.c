@@ -108,7 +108,7 @@ static void a_server_of_another_authority_is_refused(void **state)
  * Method: it expires between its loading, which looks at the dates too, and its use. */
 static void expired_certificates_are_refused(void **state)
 {
-    struct certs_spec    spec = { .from_s = -100, .to_s = 1 };
+    struct certs_spec    spec = { .from_s = -100, .to_s = 2 };
     struct net_identity *kept = world.identity, *client, *server;
     mcp_error            err;
     const char          *folder = unit_path("special");
@@ -116,7 +116,7 @@ static void expired_certificates_are_refused(void **state)
     (void)state;
     client = special(&world_authority, "client", &spec);
     server = special(&world_authority, "worker", &spec);
-    sleep(2);
+    sleep(3);
     world_serve(1, 0);
     must_be_refused(client, net_server_address(world.server), "which has expired");
     serve_as(server);

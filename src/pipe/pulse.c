@@ -46,7 +46,8 @@ void pulse_rtt(struct pulse *p, double rtt_ms)
 enum pulse_verdict pulse_ask(struct pulse *p, double now_ms, double *next_ms)
 {
     double quiet_ms = fmax(p->heard_ms, p->waiting_ms); /* since then nothing came */
-    double trip_ms = p->rtt_ms > 0.0 ? p->rtt_ms + 4.0 * p->deviation_ms : PULSE_RTT_UNKNOWN_MS;
+    double spread_ms = fmin(4.0 * p->deviation_ms, p->silence_ms);
+    double trip_ms = p->rtt_ms > 0.0 ? p->rtt_ms + spread_ms : PULSE_RTT_UNKNOWN_MS;
     double lost_ms = quiet_ms + p->silence_ms + trip_ms;
     double beat_ms = fmax(quiet_ms, p->beat_sent_ms) + p->beat_ms;
 

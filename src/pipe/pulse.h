@@ -6,7 +6,8 @@
  * nothing is awaited nothing is sent: an idle session costs no traffic.
  *
  *     silence_ms is 2 to 3 beats: 250 ms by default
- *     lost when now > last heard or begin of waiting + silence_ms + rtt + 4 x deviation
+ *     lost when now > last heard or begin of waiting + silence_ms + rtt + spread
+ *     spread = 4 x deviation, at most silence_ms: a path that is that uneven is no path
  *
  * rtt and deviation are Jacobson's estimates (RFC 6298) from Beats and answers; before the first
  * sample the round trip counts as PULSE_RTT_UNKNOWN_MS.  Pure; one thread; times are > 0.

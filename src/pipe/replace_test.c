@@ -213,7 +213,8 @@ static void a_window_without_rows_that_has_run_is_answered(void **state)
 
 /* Goal:   what a lost session holds beyond a trim that it has not seen is never used: not if the
  *         trim came while it was away, nor if the Trim was lost on the way, nor if that
- *         happened to the session that was resumed. */
+ *         happened to the session that was resumed.
+ * Method: windows of which nothing is wanted, which would else count as run. */
 static void what_a_session_holds_beyond_an_unseen_trim_is_stale(void **state)
 {
     (void)state;
@@ -222,28 +223,33 @@ static void what_a_session_holds_beyond_an_unseen_trim_is_stale(void **state)
     wants_open(1, 2, false);
     script_trim(160);
     wants_trim(1, 1, 160);
-    script_submit(80, LAST); /* other tokens at the same positions */
+    script_submit(80, NONE); /* other tokens at the same positions */
     script_answer(1, wants_forward(1, 1, 160, 80, ALL), 80);
     script_opened_as(1, 3, (struct pipe_opened){ .length = 240, .windows_max = 8 });
     wants_trim(3, 1, 160);
-    script_answer(3, wants_forward(3, 1, 160, 80, LAST), 1);
-    wants_output(4, 1);
+    script_answer(3, wants_forward(3, 1, 160, 80, NONE), 0);
+    wants_output(4, 0);
 
     script_trim(70);
     wants_trim(3, 2, 70); /* lost on the way */
     wants_trim(1, 2, 70);
-    script_submit(90, LAST);
+    script_submit(90, NONE);
     script_answer(1, wants_forward(1, 2, 70, 90, ALL), 90);
-    wants_forward(3, 2, 70, 90, LAST);
-    for (uint32_t e = 4; e < 7; e++) { /* e = 4, 5: its Trims are lost too; 6: epoch 4 was seen */
+    wants_forward(3, 2, 70, 90, NONE);
+    for (uint32_t e = 4; e < 7; e++) { /* the Trims of e = 4 and 5 are lost too */
         script_lost(e - 1);
         wants_open(1, e - 1, false);
-        script_opened_as(
-            1, e, (struct pipe_opened){ .length = 160, .epoch = e < 6 ? 1 : 4, .windows_max = 8 });
+        script_opened_as(1, e, (struct pipe_opened){ .length = 240, .epoch = 1, .windows_max = 8 });
         wants_trim(e, e - 1, 70);
-        wants_forward(e, e - 1, 70, 90, LAST);
+        wants_forward(e, e - 1, 70, 90, NONE);
         wants_nothing();
     }
+    script_lost(6); /* whose Trim was seen */
+    wants_open(1, 6, false);
+    script_opened_as(1, 7, (struct pipe_opened){ .length = 160, .epoch = 5, .windows_max = 8 });
+    wants_trim(7, 6, 160);
+    wants_output(5, 0);
+    wants_nothing();
     script_end();
 }
 

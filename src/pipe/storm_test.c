@@ -13,8 +13,8 @@
 enum {
     STAGES = 4,
     CTX = 700,
-    LINKS = 4096, /* endpoints ever opened in a world */
-    QUEUE = 160,  /* frames on a link or at a session: windows and trims */
+    LINKS = 512, /* endpoints ever opened in a world */
+    QUEUE = 160, /* frames on a link or at a session: windows and trims */
     STEPS = 900,
     MAX_WINDOW = 90,
 };
@@ -535,7 +535,7 @@ static void no_storm_changes_an_output(void **state)
 {
     static struct world w;
     bool     given = getenv("MCP_SEED") != NULL, longer = getenv("MCP_TEST_LONG") != NULL;
-    uint64_t count = given ? 1 : longer ? 200000 : 1500, outputs = 0;
+    uint64_t count = given ? 1 : longer ? 200000 : 2000, outputs = 0;
 
     (void)state;
     for (uint64_t seed = 0; seed < count; seed++) {

@@ -31,7 +31,7 @@ struct worker_access {
     char                  problem[WORKER_PROBLEM_BYTES];
 };
 
-/* ---- the folder ---------------------------------------------------------------------- */
+/* ---- the folder --------------------------------------------------------------------- */
 
 static uint64_t mix(uint64_t hash, const void *bytes, size_t count)
 {
@@ -180,7 +180,7 @@ bool worker_access_refresh(struct worker_access *a)
     return true;
 }
 
-/* ---- what others ask ------------------------------------------------------------------ */
+/* ---- what others ask ---------------------------------------------------------------- */
 
 uint32_t worker_access_version(const struct worker_access *a)
 {
@@ -220,7 +220,7 @@ static struct guard_keyring *ring_of(struct worker_access *a)
     return ring;
 }
 
-/* ---- grants ---------------------------------------------------------------------------- */
+/* ---- grants ------------------------------------------------------------------------- */
 
 static int refuse(struct wire_status *status, int code, const char *format, ...)
     __attribute__((format(printf, 3, 4)));

@@ -8,7 +8,7 @@
 
 #include <string.h>
 
-/* ---- rows ---------------------------------------------------------------------------------- */
+/* ---- rows --------------------------------------------------------------------------- */
 
 /* The reply for a whole window, made at its first rows. */
 static int make_reply(struct worker_job *job, size_t row_bytes, mcp_error *err)
@@ -85,7 +85,7 @@ static int collect_rows(struct worker_compute *c, struct compute_item *it)
     return MCP_OK;
 }
 
-/* ---- tokens -------------------------------------------------------------------------------- */
+/* ---- tokens ------------------------------------------------------------------------- */
 
 static int collect_token(struct worker_compute *c, struct compute_item *it)
 {
@@ -121,7 +121,7 @@ void compute_collect(struct worker_compute *c, uint32_t first, uint32_t count)
     }
 }
 
-/* ---- state --------------------------------------------------------------------------------- */
+/* ---- state -------------------------------------------------------------------------- */
 
 static int export_block(struct worker_compute *c, struct compute_item *it, mcp_error *err)
 {

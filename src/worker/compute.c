@@ -11,7 +11,7 @@
 #include <string.h>
 #include <time.h>
 
-/* ---- the table: what next, and how it went ------------------------------------------------ */
+/* ---- the table: what next, and how it went ------------------------------------------ */
 
 /* Wait for work, until `wake_ms` (0 = only a signal).  Lock held. */
 static void wait_for_work(struct worker_service *s, double wake_ms)
@@ -113,7 +113,7 @@ static void settle(struct worker_compute *c)
     worker_service_acts(s);
 }
 
-/* ---- answers -------------------------------------------------------------------------------- */
+/* ---- answers ------------------------------------------------------------------------ */
 
 static void deliver(struct worker_compute *c)
 {
@@ -191,7 +191,7 @@ static void *run(void *ctx)
     return NULL;
 }
 
-/* ---- opening -------------------------------------------------------------------------------- */
+/* ---- opening ------------------------------------------------------------------------ */
 
 static size_t out_floats(const struct worker_service *s)
 {

@@ -27,7 +27,7 @@ struct worker_hashing {
     mcp_error            error;
 };
 
-/* ---- fingerprints -------------------------------------------------------------------- */
+/* ---- fingerprints ------------------------------------------------------------------- */
 
 static void *hash_layers(void *ctx)
 {
@@ -136,7 +136,7 @@ int worker_facts_weights(const struct worker_facts *f, uint32_t first, uint32_t 
     return base_sha256_finish(h, digest, err);
 }
 
-/* ---- Describe ------------------------------------------------------------------------ */
+/* ---- Describe ----------------------------------------------------------------------- */
 
 uint32_t worker_facts_codecs(const struct worker_facts *f)
 {

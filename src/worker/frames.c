@@ -16,7 +16,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* ---- Open ------------------------------------------------------------------------------------ */
+/* ---- Open --------------------------------------------------------------------------- */
 
 static int check_model(const struct worker_facts *f, const struct guard_grant *grant,
                        const struct wire_open *open, mcp_error *err)
@@ -125,7 +125,7 @@ int worker_frames_open(struct worker_stream *s, const uint8_t *bytes, size_t cou
     return MCP_OK;
 }
 
-/* ---- queueing ----------------------------------------------------------------------------- */
+/* ---- queueing ----------------------------------------------------------------------- */
 
 /* Takes the job over.  A session that was ended meanwhile takes nothing more: its status is on
  * its way. */
@@ -169,7 +169,7 @@ static int need_scope(const struct worker_stream *s, uint32_t scope, const char 
                      name);
 }
 
-/* ---- Forward -------------------------------------------------------------------------------- */
+/* ---- Forward ------------------------------------------------------------------------ */
 
 static int check_tokens(const struct worker_stream *s, const int32_t *tokens, size_t count,
                         mcp_error *err)
@@ -281,7 +281,7 @@ static int forward(struct worker_stream *s, const struct wire_forward *f, mcp_er
     return push(s, job, err);
 }
 
-/* ---- Generate -------------------------------------------------------------------------------- */
+/* ---- Generate ----------------------------------------------------------------------- */
 
 static int check_generate(const struct worker_stream *s, const struct wire_generate *g,
                           mcp_error *err)
@@ -335,7 +335,7 @@ static int generate(struct worker_stream *s, const struct wire_generate *g, mcp_
     return push(s, job, err);
 }
 
-/* ---- state ------------------------------------------------------------------------------------ */
+/* ---- state -------------------------------------------------------------------------- */
 
 static int export_state(struct worker_stream *s, const struct wire_export *e, mcp_error *err)
 {
@@ -378,7 +378,7 @@ static int import_state(struct worker_stream *s, const struct wire_state *block,
     return push(s, job, err);
 }
 
-/* ---- Trim, Close -------------------------------------------------------------------------------- */
+/* ---- Trim, Close -------------------------------------------------------------------- */
 
 static int trim(struct worker_stream *s, uint32_t epoch, uint32_t pos, mcp_error *err)
 {

@@ -3,7 +3,7 @@
  *
  * SPDX-License-Identifier: MIT */
 #include "worker/compute_private.h"
-#include "worker/rig_test.h"
+#include "worker/session_test.h"
 
 #include "model/sampler.h"
 
@@ -39,7 +39,7 @@ static int end(void **state)
     return 0;
 }
 
-/* ---- the oracle: what a local loop generates ------------------------------------------------- */
+/* ---- the oracle: what a local loop generates ---------------------------------------- */
 
 enum { ANSWER_MAX = RIG_CTX };
 
@@ -99,7 +99,7 @@ static struct answer local_answer(const int32_t *prompt, uint32_t count, uint32_
     return a;
 }
 
-/* ---- the worker's ----------------------------------------------------------------------------- */
+/* ---- the worker's ------------------------------------------------------------------- */
 
 static struct wire_frame generate_frame(uint64_t number, uint32_t pos, const int32_t *tokens,
                                         uint32_t count, uint32_t max_tokens,
@@ -315,18 +315,8 @@ static void trim_stops_an_answer(void **state)
     frame = generate_frame(2, 0, prompt, 8, 6, &opts);
     frame.u.generate.epoch = 1;
     rig_send(call, &frame);
-    for (;;) { /* what had been said before the Trim came */
-        struct rig_news *news;
-
-        pthread_mutex_lock(&client->lock);
-        while (call->news == NULL)
-            rig_wait(client, "a token");
-        news = call->news;
-        pthread_mutex_unlock(&client->lock);
-        if (news->frame.u.token.number == 2)
-            break;
+    while (rig_look(call)->frame.u.token.number != 2) /* said before the Trim came */
         free(rig_expect(call, WIRE_TOKEN));
-    }
     expect_answer(call, 2, 8, &expected, 0);
     rig_close(call);
 }
@@ -356,7 +346,7 @@ static void a_lost_stream_stops_its_answer(void **state)
     call = rig_execute(client, NULL);
     open.resume = true;
     length = rig_open_with(call, &open).length;
-    assert_true(length >= 10 && length < 60);
+    assert_true(length >= 10 && length < 8 + 199);
     expected = local_answer(prompt, 8, 4, &opts);
     frame = rig_trim(1, 0);
     rig_send(call, &frame);
@@ -410,7 +400,7 @@ static void answers_follow_each_other_at_once(void **state)
     rig_close(call);
 }
 
-/* ---- logits ------------------------------------------------------------------------------------- */
+/* ---- logits ------------------------------------------------------------------------- */
 
 /* Goal:   rows of logits, of the last position and of all.
  * Method: prefill with LAST, a verify window with all rows, and the oracle's rows. */
@@ -435,43 +425,49 @@ static void logits_equal_the_local_ones(void **state)
     rig_story_free(story);
 }
 
+/* Five windows of 16 rows behind a slow one: did they come into one batch? */
+static bool run_rows_together(struct rig_story **stories, uint32_t count, uint32_t rows)
+{
+    static const char *const slow[] = { "mcp-debug-stall-ms", "100", NULL };
+    struct rig_call         *calls[RIG_SESSIONS], *first = rig_execute(client, slow);
+    const struct wire_open   open = rig_open_frame(40, 0, layers);
+    struct wire_frame        frame;
+    bool                     together = false;
+
+    rig_open_with(first, &open);
+    for (uint32_t i = 0; i < count; i++)
+        calls[i] = rig_session(client, (uint8_t)(41 + i), 0, layers);
+    frame = rig_tokens(0, 0, 1, stories[0]->tokens, WIRE_WANT_LOGITS);
+    rig_send(first, &frame);
+    for (uint32_t i = 0; i < count; i++) {
+        frame = rig_tokens(1, 0, rows, stories[i]->tokens, WIRE_WANT_LOGITS);
+        rig_send(calls[i], &frame);
+    }
+    for (uint32_t i = 0; i < count; i++) {
+        together = together || rig_look(calls[i])->frame.u.result.batch_tokens > ROWS_MAX;
+        rig_result(calls[i], 1, rows, rig_model_open->hp.n_vocab, stories[i]->logits);
+        rig_close(calls[i]);
+    }
+    rig_close(first);
+    return together;
+}
+
 /* Goal:   a batch with more rows of logits than there is room for runs in several forwards.
- * Method: five windows of 16 rows, where there is room for 64, wait behind a slow one and come
- *         into one batch. */
+ * Method: windows of 80 rows in all, where there is room for 64; again until they share a batch. */
 static void many_rows_of_logits_run_in_several_forwards(void **state)
 {
     enum { SESSIONS = 5, ROWS = 16 };
-    static const char *const slow[] = { "mcp-debug-stall-ms", "100", NULL };
-    static const uint32_t    window_ends[] = { ROWS };
-    uint32_t                 v = rig_model_open->hp.n_vocab;
-    struct rig_story        *stories[SESSIONS];
-    struct rig_call         *calls[SESSIONS], *first = rig_execute(client, slow);
-    const struct wire_open   open = rig_open_frame(40, 0, layers);
-    struct wire_frame        frame;
+    static const uint32_t window_ends[] = { ROWS };
+    struct rig_story     *stories[SESSIONS];
+    int                   rounds = 0;
 
     (void)state;
-    rig_open_with(first, &open);
-    for (uint32_t i = 0; i < SESSIONS; i++) {
+    for (uint32_t i = 0; i < SESSIONS; i++)
         stories[i] = rig_tell(0, layers, window_ends, 1, 70 + i);
-        calls[i] = rig_session(client, (uint8_t)(41 + i), 0, layers);
-    }
-    frame = rig_tokens(0, 0, 1, stories[0]->tokens, WIRE_WANT_LOGITS);
-    rig_send(first, &frame);
-    for (uint32_t i = 0; i < SESSIONS; i++) {
-        frame = rig_tokens(1, 0, ROWS, stories[i]->tokens, WIRE_WANT_LOGITS);
-        rig_send(calls[i], &frame);
-    }
-    for (uint32_t i = 0; i < SESSIONS; i++) {
-        pthread_mutex_lock(&client->lock);
-        while (calls[i]->news == NULL)
-            rig_wait(client, "a result");
-        assert_true(calls[i]->news->frame.u.result.batch_tokens > ROWS_MAX);
-        pthread_mutex_unlock(&client->lock);
-        rig_result(calls[i], 1, ROWS, v, stories[i]->logits);
-        rig_close(calls[i]);
+    while (!run_rows_together(stories, SESSIONS, ROWS))
+        assert_true(++rounds < RIG_ROUNDS);
+    for (uint32_t i = 0; i < SESSIONS; i++)
         rig_story_free(stories[i]);
-    }
-    rig_close(first);
 }
 
 int main(void)

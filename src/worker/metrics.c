@@ -37,7 +37,7 @@ static void gather(struct mcp_worker *w, struct figures *f)
     pthread_mutex_unlock(&s->lock);
 }
 
-/* ---- writing ---------------------------------------------------------------------------------- */
+/* ---- writing ------------------------------------------------------------------------ */
 
 static void head(FILE *out, const char *name, const char *type, const char *help)
 {

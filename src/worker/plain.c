@@ -28,10 +28,12 @@ struct plain_kind {
 struct plain {
     struct worker_service   *service;
     const struct plain_kind *kind;
+    struct answer            answer; /* waits for room; until then no message is taken */
+    bool                     half_closed;
     bool                     finished;
 };
 
-/* ---- answers --------------------------------------------------------------------------------- */
+/* ---- answers ------------------------------------------------------------------------ */
 
 static int describe(struct worker_service *s, const uint8_t *bytes, size_t count,
                     struct answer *out, mcp_error *err)
@@ -99,7 +101,7 @@ static const struct plain_kind kinds[] = {
     { WIRE_PATH_REFLECTION_ALPHA, false, reflect },
 };
 
-/* ---- from net -------------------------------------------------------------------------------- */
+/* ---- from net ----------------------------------------------------------------------- */
 
 static void finish(struct net_stream *stream, struct plain *p, int rc, const mcp_error *err)
 {
@@ -109,29 +111,44 @@ static void finish(struct net_stream *stream, struct plain *p, int rc, const mcp
     net_stream_finish(stream, &status);
 }
 
+/* Give net the answer.  Who does not read what was asked for is not read from. */
+static void give(struct net_stream *stream, struct plain *p)
+{
+    mcp_error error = { 0 };
+    int       rc;
+
+    rc = net_stream_send(stream, p->answer.bytes, p->answer.count, p->answer.class, &error);
+    net_stream_pause(stream, rc == MCP_EBUSY);
+    if (rc == MCP_EBUSY)
+        return;
+    free(p->answer.bytes);
+    p->answer.bytes = NULL;
+    if (rc < 0 || p->kind->once || p->half_closed)
+        finish(stream, p, rc, &error);
+}
+
 static void message(struct net_stream *stream, void *ctx, const uint8_t *bytes, size_t count)
 {
     struct plain *p = ctx;
-    struct answer out = { .class = NET_URGENT };
     mcp_error     error = { 0 };
     int           rc;
 
     if (p->finished)
         return;
-    rc = p->kind->answer(p->service, bytes, count, &out, &error);
-    if (rc == MCP_OK)
-        rc = net_stream_send(stream, out.bytes, out.count, out.class, &error);
-    free(out.bytes);
-    if (rc < 0 || p->kind->once)
+    p->answer = (struct answer){ .class = NET_URGENT };
+    rc = p->kind->answer(p->service, bytes, count, &p->answer, &error);
+    if (rc < 0)
         finish(stream, p, rc, &error);
-    else if (net_stream_room(stream) == 0)
-        net_stream_pause(stream, true); /* who does not read is not read from */
+    else
+        give(stream, p);
 }
 
 static void writable(struct net_stream *stream, void *ctx)
 {
-    (void)ctx;
-    net_stream_pause(stream, false);
+    struct plain *p = ctx;
+
+    if (!p->finished && p->answer.bytes != NULL)
+        give(stream, p);
 }
 
 static void half_closed(struct net_stream *stream, void *ctx)
@@ -140,7 +157,8 @@ static void half_closed(struct net_stream *stream, void *ctx)
     mcp_error     error = { 0 };
     int           rc = MCP_OK;
 
-    if (p->finished)
+    p->half_closed = true;
+    if (p->finished || p->answer.bytes != NULL)
         return;
     if (p->kind->once)
         rc = base_fail(&error, MCP_EINVAL, "%s takes one message, none came", p->kind->path);
@@ -149,9 +167,12 @@ static void half_closed(struct net_stream *stream, void *ctx)
 
 static void closed(struct net_stream *stream, void *ctx, const struct wire_status *status)
 {
+    struct plain *p = ctx;
+
     (void)stream;
     (void)status;
-    free(ctx);
+    free(p->answer.bytes);
+    free(p);
 }
 
 static const struct net_stream_ops ops = {

@@ -150,15 +150,19 @@ static int check_room(const struct worker_table *t, const struct worker_session 
                       const struct worker_work *work, mcp_error *err)
 {
     const struct worker_limits *l = &t->limits;
+    /* A window that runs although a Trim has made it void: its client knows nothing of it. */
+    bool     idle = s->running != NULL && s->running_void;
+    uint32_t windows = s->info.queued_windows - (idle ? 1 : 0);
+    uint64_t bytes = s->queued_bytes - (idle ? s->running->bytes : 0);
 
-    if (s->info.queued_windows >= l->windows_max)
+    if (windows >= l->windows_max)
         return base_fail(err, MCP_EBUSY, "%u windows wait, at most %u a session (windows_max)",
-                         s->info.queued_windows, l->windows_max);
-    if (work->bytes > l->queue_bytes_max - s->queued_bytes)
+                         windows, l->windows_max);
+    if (work->bytes > l->queue_bytes_max - bytes)
         return base_fail(err, MCP_EBUSY,
                          "window %" PRIu64 " of %" PRIu64 " bytes behind %" PRIu64
                          ", at most %" PRIu64 " a session (queue_bytes_max)",
-                         work->number, work->bytes, s->queued_bytes, l->queue_bytes_max);
+                         work->number, work->bytes, bytes, l->queue_bytes_max);
     if (work->bytes > l->queue_bytes_all - t->stats.queued_bytes)
         return base_fail(err, MCP_EBUSY,
                          "window %" PRIu64 " of %" PRIu64 " bytes behind %" PRIu64

@@ -10,7 +10,7 @@
 #include <stdlib.h>
 #include <time.h>
 
-/* ---- input --------------------------------------------------------------------------------- */
+/* ---- input -------------------------------------------------------------------------- */
 
 /* The payload without its wrap, kept for the window's further pieces. */
 static int unwrap(struct worker_job *job, const struct wire_codec *codec, size_t row_bytes,
@@ -87,7 +87,7 @@ static void set_slots(struct worker_compute *c)
             engine_trim(c->engine, c->items[i].item.slot, c->items[i].item.trim_to, NULL);
 }
 
-/* ---- forward ------------------------------------------------------------------------------- */
+/* ---- forward ------------------------------------------------------------------------ */
 
 /* Of items [first, first + count) those that can be run, in one forward whose rows begin at
  * `row` of c->out. */

@@ -45,7 +45,7 @@ void worker_service_fini(struct worker_service *s)
     pthread_mutex_destroy(&s->lock);
 }
 
-/* ---- the table's wishes -------------------------------------------------------------------- */
+/* ---- the table's wishes ------------------------------------------------------------- */
 
 static void end_stream(const struct worker_act *act)
 {
@@ -90,7 +90,7 @@ void worker_service_signal(struct worker_service *s)
     pthread_cond_signal(&s->work);
 }
 
-/* ---- time ---------------------------------------------------------------------------------- */
+/* ---- time --------------------------------------------------------------------------- */
 
 /* Every session that has a stream ends with it.  Lock held. */
 static void end_sessions(struct worker_service *s, const struct wire_status *status)
@@ -183,7 +183,7 @@ void worker_service_break(struct worker_service *s, const mcp_error *why)
     end_sessions(s, &status);
 }
 
-/* ---- what it tells ------------------------------------------------------------------------- */
+/* ---- what it tells ------------------------------------------------------------------ */
 
 bool worker_service_healthy(struct worker_service *s, char degraded[WORKER_PROBLEM_BYTES])
 {
@@ -229,7 +229,7 @@ uint32_t worker_service_retry_ms(struct worker_service *s)
     return ms;
 }
 
-/* ---- routes -------------------------------------------------------------------------------- */
+/* ---- routes ------------------------------------------------------------------------- */
 
 static const struct {
     const char *path;

@@ -92,7 +92,7 @@ void     worker_service_capacity(struct worker_service *s, struct wire_capacity 
 uint32_t worker_service_retry_ms(struct worker_service *s); /* when to come again */
 uint32_t worker_service_drain_ms(struct worker_service *s); /* left; 0 = over */
 
-/* ---- who answers: each returns ops and *ctx, or NULL with the status ------------------------ */
+/* ---- who answers: each returns ops and *ctx, or NULL with the status ---------------- */
 
 /* worker/plain.c: one answer for each message.  Describe, health Check, Probe, reflection. */
 const struct net_stream_ops *worker_plain_open(struct worker_service *s, struct net_stream *stream,

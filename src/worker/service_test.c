@@ -1,7 +1,7 @@
-/* worker/service_test.c - the calls around Execute, who may call, and how a worker ends.
+/* worker/service_test.c - the calls around Execute, what a worker tells of itself, and how it ends.
  *
  * SPDX-License-Identifier: MIT */
-#include "worker/rig_test.h"
+#include "worker/session_test.h"
 
 enum { FIRST = 1, LAST = 3 };
 
@@ -19,22 +19,7 @@ static int end(void **state)
     return 0;
 }
 
-/* One message and its one answer. */
-static struct rig_news *ask(struct rig_client *client, const char *path, const void *bytes,
-                            size_t count)
-{
-    struct rig_call *call = rig_call(client, path, NULL);
-    struct rig_news *news;
-
-    rig_send_bytes(call, bytes, count);
-    rig_half_close(call);
-    news = rig_take(call);
-    rig_ended(call, WIRE_OK, "");
-    rig_drop(call);
-    return news;
-}
-
-/* ---- Describe and the like --------------------------------------------------------------------- */
+/* ---- Describe and the like ---------------------------------------------------------- */
 
 /* Goal:   Describe says what the worker is, for a part of a model and for the whole. */
 static void describe_tells_what_is_here(void **state)
@@ -48,7 +33,7 @@ static void describe_tells_what_is_here(void **state)
         const mcp_worker_opts opts = rig_opts();
         struct mcp_worker    *w = rig_worker(ranges[i][0], ranges[i][1], &opts);
         struct rig_client    *client = rig_connect(w);
-        struct rig_news      *news = ask(client, WIRE_PATH_DESCRIBE, "", 0);
+        struct rig_news      *news = rig_ask(client, WIRE_PATH_DESCRIBE, "", 0);
         struct wire_describe *d = calloc(1, sizeof(*d));
         bool                  generates = false;
 
@@ -112,6 +97,45 @@ static void probe_answers_with_the_bytes_asked_for(void **state)
         free(news);
     }
     rig_half_close(call);
+    rig_ended(call, WIRE_OK, "");
+    rig_drop(call);
+    rig_disconnect(client);
+    worker_close(w);
+}
+
+/* Goal:   a client that asks for more than it reads gets all of it later, and is not read from
+ *         meanwhile.
+ * Method: 16 MiB are asked for while nothing is read: more than window and queue hold. */
+static void probe_waits_for_a_slow_reader(void **state)
+{
+    enum { COUNT = 16 };
+    const mcp_worker_opts opts = rig_opts();
+    struct mcp_worker    *w = rig_worker(FIRST, LAST, &opts);
+    struct rig_client    *client = rig_connect(w);
+    struct rig_call      *call = rig_call(client, WIRE_PATH_PROBE, NULL);
+    uint8_t               message[64];
+    mcp_error             err;
+
+    (void)state;
+    rig_deafen(call, true);
+    for (uint32_t i = 0; i < COUNT; i++) {
+        const struct wire_probe request = { .stamp = i, .reply_bytes = WIRE_PROBE_BYTES_MAX };
+
+        rig_send_bytes(call, message,
+                       wire_probe_encode(&request, WIRE_REQUEST, message, sizeof(message)));
+    }
+    rig_half_close(call);
+    usleep(50000);
+    rig_deafen(call, false);
+    for (uint32_t i = 0; i < COUNT; i++) {
+        struct rig_news  *news = rig_take(call);
+        struct wire_probe reply = { 0 };
+
+        unit_ok(wire_probe_decode(&reply, WIRE_REPLY, news->data, news->bytes, &err), &err);
+        assert_int_equal(reply.stamp, i);
+        assert_int_equal(reply.bytes, WIRE_PROBE_BYTES_MAX);
+        free(news);
+    }
     rig_ended(call, WIRE_OK, "");
     rig_drop(call);
     rig_disconnect(client);
@@ -184,7 +208,7 @@ static void a_drain_is_told_and_ends(void **state)
     mcp_error               err;
 
     (void)state;
-    news = ask(client, WIRE_PATH_HEALTH_CHECK, "", 0);
+    news = rig_ask(client, WIRE_PATH_HEALTH_CHECK, "", 0);
     assert_true(serving(news));
     free(news);
     rig_send_bytes(watch, "\x08\x90\x4e", 3); /* every 10 s */
@@ -280,204 +304,88 @@ static void close_ends_what_runs(void **state)
     rig_story_free(story);
 }
 
-/* ---- who may call --------------------------------------------------------------------------------- */
-
-static char token_text[MCP_KEYS_TEXT_BYTES + 8];
-
-/* A token for the client's certificate, as metadata. */
-static const char *const *token(const char *priority, const char *scope, uint32_t first,
-                                uint32_t last)
+static void forget_progress(struct worker_stream *s)
 {
-    static const char *metadata[] = { "authorization", token_text, NULL };
-    mcp_token_opts     opts = MCP_TOKEN_OPTS_INIT;
-    mcp_error          err;
-
-    opts.subject = "team-a";
-    opts.priority = priority;
-    opts.scope = scope;
-    opts.first = first;
-    opts.last = last;
-    snprintf(token_text, sizeof(token_text), "Bearer ");
-    unit_ok(guard_keys_token(rig_keys, &opts, token_text + 7, MCP_KEYS_TEXT_BYTES, &err), &err);
-    return metadata;
+    s->progress_ms -= 100000.0;
 }
 
-static void opens(struct rig_client *client, const char *const *metadata, enum wire_qos qos)
+/* Goal:   a client that reads nothing for long is ended: what waits for it holds up its
+ *         neighbours on the connection.
+ * Method: one that reads nothing asks for more than its credit; the clock of its stream is put
+ *         back. */
+static void a_client_that_reads_nothing_for_long_is_ended(void **state)
 {
-    struct wire_open open = rig_open_frame(3, FIRST, LAST);
-    struct rig_call *call = rig_execute(client, metadata);
-
-    open.qos = qos;
-    rig_open_with(call, &open);
-    rig_close(call);
-}
-
-static void open_refused(struct rig_client *client, const char *const *metadata, enum wire_qos qos,
-                         int code, const char *about)
-{
-    struct wire_frame frame = { .kind = WIRE_OPEN, .u.open = rig_open_frame(3, FIRST, LAST) };
-    struct rig_call  *call = rig_execute(client, metadata);
-
-    frame.u.open.qos = qos;
-    rig_send(call, &frame);
-    rig_ended(call, code, about);
-    rig_drop(call);
-}
-
-/* Goal:   what a token grants, and nothing else.
- * Method: classes, layers, scopes; a damaged one; another scheme; none where one is required. */
-static void tokens_grant_what_they_say(void **state)
-{
-    static const char *const basic[] = { "authorization", "Basic abc", NULL };
-    mcp_worker_opts          opts = rig_opts();
-    struct mcp_worker       *w;
-    struct rig_client       *client;
-    struct rig_call         *call;
-    struct wire_frame        frame = { .kind = WIRE_EXPORT };
-    const struct wire_open   open = rig_open_frame(4, FIRST, LAST);
+    static const uint32_t ends[] = { 100 };
+    const mcp_worker_opts opts = rig_opts();
+    struct rig_story     *story = rig_tell(FIRST, LAST, ends, 1, 2);
+    struct mcp_worker    *w = rig_worker(FIRST, LAST, &opts);
+    struct rig_client    *client = rig_connect(w);
+    struct rig_call      *call = rig_session(client, 6, FIRST, LAST);
+    size_t                bytes = wire_codec_bytes(wire_codec_by_id(WIRE_Q4R), 100, rig_embd());
+    uint8_t              *rows = malloc(bytes);
 
     (void)state;
-    opts.require_token = 1;
-    w = rig_worker(FIRST, LAST, &opts);
-    client = rig_connect(w);
-    open_refused(client, NULL, WIRE_QOS_NORMAL, WIRE_UNAUTHENTICATED, "demands a token");
-    open_refused(client, basic, WIRE_QOS_NORMAL, WIRE_UNAUTHENTICATED, "Bearer");
-    opens(client, token("normal", NULL, 0, 0), WIRE_QOS_NORMAL);
-    opens(client, token("realtime", NULL, 0, 0), WIRE_QOS_REALTIME);
-    opens(client, token("normal", NULL, 1, 3), WIRE_QOS_BATCH);
-    open_refused(client, token("normal", NULL, 0, 0), WIRE_QOS_REALTIME, WIRE_PERMISSION_DENIED,
-                 "realtime");
-    open_refused(client, token("normal", NULL, 0, 2), WIRE_QOS_NORMAL, WIRE_PERMISSION_DENIED,
-                 "grants [0, 2)");
-    token("normal", NULL, 0, 0);
-    token_text[strlen(token_text) - 6] ^= 1;
-    {
-        const char *const damaged[] = { "authorization", token_text, NULL };
+    assert_non_null(rows);
+    wire_codec_encode(wire_codec_by_id(WIRE_Q4R), rows, story->in, 100, rig_embd());
+    rig_deafen(call, true);
+    for (uint32_t i = 0; i < 10; i++) {
+        struct wire_frame       frame = rig_part(story, i, 0, 100);
+        const struct wire_frame trim = rig_trim(i + 1, 0);
 
-        open_refused(client, damaged, WIRE_QOS_NORMAL, WIRE_UNAUTHENTICATED, "");
+        frame.u.forward.epoch = i;
+        frame.u.forward.in = (struct wire_payload){
+            .codec = WIRE_Q4R, .data = rows, .bytes = bytes, .total = bytes
+        };
+        rig_send(call, &frame);
+        usleep(20000);
+        rig_send(call, &trim);
     }
-    call = rig_execute(client, token("normal", "infer", 0, 0));
-    rig_open_with(call, &open);
-    frame.u.export = (struct wire_export){ 1, FIRST, LAST, 0, 1 };
-    rig_send(call, &frame);
-    rig_ended(call, WIRE_PERMISSION_DENIED, "state");
+    rig_meddle(w, forget_progress);
+    rig_wait_for_streams(w, 0);
+    rig_deafen(call, false);
+    rig_ended(call, WIRE_RESOURCE_EXHAUSTED, "nothing was read");
     rig_drop(call);
+    free(rows);
     rig_disconnect(client);
     worker_close(w);
+    rig_story_free(story);
 }
 
-static void a_folder_without_its_role_cannot_serve(void **state)
-{
-    const char        *folder = unit_path("keys-clientonly");
-    mcp_worker_opts    opts = rig_opts();
-    mcp_engine_opts    engine = rig_engine_opts(FIRST, LAST);
-    struct mcp_worker *w = (struct mcp_worker *)0x5a;
-    mcp_error          err;
-
-    (void)state;
-    unit_ok(guard_keys_issue(rig_keys, MCP_ROLE_CLIENT, "someone", NULL, folder, &err), &err);
-    opts.keys = folder;
-    assert_true(worker_open(&w, rig_model_open, &opts, &engine, &err) < 0);
-    assert_null(w);
-    assert_true(strstr(err.text, "worker.") != NULL);
-    opts.keys = "/nowhere/at/all";
-    assert_true(worker_open(&w, rig_model_open, &opts, &engine, &err) < 0);
-    assert_null(w);
-}
-
-/* Goal:   a revoked certificate's running streams end within a second or two, and it opens no
- *         others on the connection that it has.
- * Method: two clients; one is revoked; the other goes on. */
-static void revocation_ends_running_sessions(void **state)
-{
-    const char             *folder = unit_path("keys-revoked");
-    const mcp_worker_opts   opts = rig_opts();
-    const struct wire_open  open = rig_open_frame(2, FIRST, LAST);
-    struct mcp_worker      *w;
-    struct rig_client      *bad, *good;
-    struct rig_call        *session, *watch, *call, *other;
-    struct rig_news        *news;
-    const struct wire_frame beat = { .kind = WIRE_BEAT, .u.beat = 1 };
-    uint32_t                count;
-    double                  since_ms;
-    mcp_error               err;
-
-    (void)state;
-    unit_ok(guard_keys_issue(rig_keys, MCP_ROLE_CLIENT, "eve", NULL, folder, &err), &err);
-    w = rig_worker(FIRST, LAST, &opts);
-    bad = rig_connect_as(w, folder, "client");
-    good = rig_connect(w);
-    other = rig_session(good, 1, FIRST, LAST);
-    session = rig_execute(bad, NULL);
-    rig_open_with(session, &open);
-    watch = rig_call(bad, WIRE_PATH_WATCH, NULL);
-    rig_send_bytes(watch, "", 0);
-    free(rig_take(watch));
-
-    unit_ok(guard_keys_revoke(rig_keys, "eve", &count, &err), &err);
-    assert_int_equal(count, 1);
-    since_ms = base_clock_ms();
-    rig_ended(session, WIRE_UNAUTHENTICATED, "revoked");
-    rig_ended(watch, WIRE_UNAUTHENTICATED, "revoked");
-    assert_true(base_clock_ms() - since_ms < 4000.0);
-    call = rig_call(bad, WIRE_PATH_DESCRIBE, NULL);
-    rig_send_bytes(call, "", 0);
-    rig_ended(call, WIRE_UNAUTHENTICATED, "revoked");
-    rig_drop(call);
-
-    rig_send(other, &beat);
-    free(rig_expect(other, WIRE_BEAT));
-    news = ask(good, WIRE_PATH_DESCRIBE, "", 0);
-    free(news);
-    rig_close(other);
-    rig_drop(session);
-    rig_drop(watch);
-    rig_disconnect(bad);
-    rig_disconnect(good);
-    worker_close(w);
-}
-
-/* The keeper has looked at the folder, and found it as said. */
-static void wait_for_keys(struct mcp_worker *w, bool broken)
-{
-    double until_ms = base_clock_ms() + RIG_WAIT_MS;
-    char   text[WORKER_PROBLEM_BYTES];
-
-    while (worker_access_problem(w->service.access, text) != broken) {
-        assert_true(base_clock_ms() < until_ms);
-        usleep(10000);
-    }
-    if (broken && strstr(text, "token.pub") == NULL)
-        fail_msg("the problem '%s' does not name the file", text);
-}
-
-/* Goal:   a folder that is broken while the worker runs changes nothing but what health tells.
- * Method: token.pub overwritten with nonsense and put back. */
-static void broken_keys_are_told_and_not_used(void **state)
+/* Goal:   a device that fails ends all sessions, and everybody hears of it.
+ * Method: said to the service as the compute thread would. */
+static void a_broken_device_is_told(void **state)
 {
     const mcp_worker_opts opts = rig_opts();
     struct mcp_worker    *w = rig_worker(FIRST, LAST, &opts);
     struct rig_client    *client = rig_connect(w);
-    const char *const    *good = token("normal", NULL, 0, 0);
-    char                  path[600];
-    uint8_t              *bytes;
-    size_t                count;
+    struct rig_call      *call = rig_session(client, 1, FIRST, LAST);
+    struct wire_describe *d = calloc(1, sizeof(*d));
+    struct rig_news      *news;
+    mcp_error             err;
 
     (void)state;
-    snprintf(path, sizeof(path), "%s/token.pub", rig_keys);
-    bytes = unit_read(path, &count);
-    unit_write(path, "nonsense", 8);
-    wait_for_keys(w, true);
-    opens(client, good, WIRE_QOS_NORMAL);
-    unit_write(path, bytes, count);
-    wait_for_keys(w, false);
-    opens(client, good, WIRE_QOS_NORMAL);
-    free(bytes);
+    assert_non_null(d);
+    snprintf(err.text, sizeof(err.text), "it caught fire");
+    pthread_mutex_lock(&w->service.lock);
+    worker_service_break(&w->service, &err);
+    pthread_mutex_unlock(&w->service.lock);
+    rig_ended(call, WIRE_UNAVAILABLE, "it caught fire");
+    rig_open_refused(client, NULL, WIRE_QOS_NORMAL, WIRE_UNAVAILABLE, "it caught fire");
+    news = rig_ask(client, WIRE_PATH_HEALTH_CHECK, "", 0);
+    assert_false(serving(news));
+    free(news);
+    news = rig_ask(client, WIRE_PATH_DESCRIBE, "", 0);
+    unit_ok(wire_describe_decode(d, news->data, news->bytes, &err), &err);
+    assert_non_null(strstr(d->degraded, "it caught fire"));
+    wire_describe_fini(d);
+    free(d);
+    free(news);
+    rig_drop(call);
     rig_disconnect(client);
     worker_close(w);
 }
 
-/* ---- opening, figures ------------------------------------------------------------------------- */
+/* ---- opening, figures --------------------------------------------------------------- */
 
 static void options_that_mean_nothing_are_refused(void **state)
 {
@@ -586,14 +494,13 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(describe_tells_what_is_here),
         cmocka_unit_test(probe_answers_with_the_bytes_asked_for),
+        cmocka_unit_test(probe_waits_for_a_slow_reader),
         cmocka_unit_test(calls_that_mean_nothing_are_refused),
         cmocka_unit_test(a_drain_is_told_and_ends),
         cmocka_unit_test(a_drain_ends_who_stays),
         cmocka_unit_test(close_ends_what_runs),
-        cmocka_unit_test(tokens_grant_what_they_say),
-        cmocka_unit_test(a_folder_without_its_role_cannot_serve),
-        cmocka_unit_test(revocation_ends_running_sessions),
-        cmocka_unit_test(broken_keys_are_told_and_not_used),
+        cmocka_unit_test(a_client_that_reads_nothing_for_long_is_ended),
+        cmocka_unit_test(a_broken_device_is_told),
         cmocka_unit_test(options_that_mean_nothing_are_refused),
         cmocka_unit_test(figures_count_what_happened),
     };

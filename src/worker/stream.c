@@ -12,11 +12,15 @@
 #include <stdlib.h>
 #include <time.h>
 
-/* A client that takes nothing for so long, while something waits for it, is gone or holds up
- * the credit of its neighbours on the connection. */
-enum { STALL_MS_MAX = 15000 };
+enum {
+    /* A client that takes nothing for so long, while something waits for it, is gone or holds up
+     * the credit of its neighbours on the connection. */
+    STALL_MS_MAX = 15000,
+    /* A finished stream whose last words are not read is cut off. */
+    LINGER_MS_MAX = 5000,
+};
 
-/* ---- replies: compute thread to loop ------------------------------------------------------ */
+/* ---- replies: compute thread to loop ------------------------------------------------ */
 
 struct worker_reply *worker_reply_new(size_t bytes)
 {
@@ -100,7 +104,7 @@ static struct worker_reply *take_replies(struct worker_stream *s)
     return first;
 }
 
-/* ---- the end ------------------------------------------------------------------------------ */
+/* ---- the end ------------------------------------------------------------------------ */
 
 struct wire_status worker_stream_status(int code, const mcp_error *err)
 {
@@ -145,12 +149,47 @@ void worker_stream_fail(struct worker_stream *s, int code, const mcp_error *err)
     worker_stream_end(s, &status);
 }
 
+/* The session, if it has not ended, waits for another stream. */
+static void detach_session(struct worker_stream *s)
+{
+    struct worker_service *service = s->call.service;
+
+    pthread_mutex_lock(&service->lock);
+    if (s->session != NULL)
+        worker_table_detach(service->table, base_clock_ms(), s->session);
+    s->session = NULL;
+    s->answer = NULL;
+    worker_service_acts(service);
+    worker_service_signal(service);
+    pthread_mutex_unlock(&service->lock);
+}
+
+/* Nothing is sent any more, and nothing kept for it. */
+static void let_go(struct worker_stream *s)
+{
+    struct worker_reply *next;
+
+    s->finished = true;
+    s->held = NULL;
+    worker_link_block(s, false);
+    wire_channel_free(s->channel);
+    s->channel = NULL;
+    pthread_mutex_lock(&s->lock);
+    s->closed = true;
+    pthread_mutex_unlock(&s->lock);
+    for (struct worker_reply *reply = take_replies(s); reply != NULL; reply = next) {
+        next = reply->next;
+        worker_reply_free(reply);
+    }
+    detach_session(s);
+}
+
 static void finish(struct worker_stream *s, const struct wire_status *status)
 {
     if (s->finished)
         return;
-    s->finished = true;
-    worker_link_block(s, false);
+    let_go(s);
+    s->finished_ms = net_loop_now_ms(s->call.loop);
     net_stream_finish(s->call.stream, status);
 }
 
@@ -167,7 +206,32 @@ static void refuse(struct worker_stream *s, const struct wire_status *status)
     finish(s, status);
 }
 
-/* ---- what leaves -------------------------------------------------------------------------- */
+/* ---- what leaves -------------------------------------------------------------------- */
+
+/* Give net the next message; false when there is none, or no room for it. */
+static bool send_next(struct worker_stream *s, double now_ms)
+{
+    mcp_error error = { 0 };
+    int       rc;
+
+    if (s->held == NULL)
+        s->held = wire_channel_next(s->channel, now_ms, &s->held_bytes, &s->held_bulk);
+    if (s->held == NULL)
+        return false;
+    rc = net_stream_send(s->call.stream, s->held, s->held_bytes,
+                         s->held_bulk ? NET_BULK : NET_URGENT, &error);
+    if (rc == MCP_EBUSY) /* until writable() */
+        return false;
+    if (rc < 0) {
+        struct wire_status status = worker_stream_status(rc, &error);
+
+        finish(s, &status);
+        return false;
+    }
+    s->held = NULL;
+    s->progress_ms = now_ms;
+    return true;
+}
 
 void worker_stream_pump(struct worker_stream *s, double now_ms)
 {
@@ -175,25 +239,11 @@ void worker_stream_pump(struct worker_stream *s, double now_ms)
 
     if (s->finished || s->channel == NULL)
         return;
-    while (net_stream_room(s->call.stream) > 0) {
-        mcp_error      error = { 0 };
-        size_t         count;
-        bool           bulk;
-        const uint8_t *bytes = wire_channel_next(s->channel, now_ms, &count, &bulk);
-        int            rc;
-
-        if (bytes == NULL)
-            break;
-        rc = net_stream_send(s->call.stream, bytes, count, bulk ? NET_BULK : NET_URGENT, &error);
-        if (rc < 0) {
-            struct wire_status status = worker_stream_status(rc, &error);
-
-            finish(s, &status); /* the session waits for another stream */
-            return;
-        }
-        s->progress_ms = now_ms;
-    }
-    pending = wire_channel_pending(s->channel);
+    while (send_next(s, now_ms))
+        continue;
+    if (s->finished)
+        return;
+    pending = s->held != NULL || wire_channel_pending(s->channel);
     if (!pending)
         s->progress_ms = now_ms;
     worker_link_block(s, pending);
@@ -228,7 +278,7 @@ static void queue_replies(struct worker_stream *s)
     }
 }
 
-/* ---- looking at the clock, the keys, the drain ---------------------------------------------- */
+/* ---- looking at the clock, the keys, the drain -------------------------------------- */
 
 /* False when the stream was finished. */
 static bool check_right(struct worker_stream *s)
@@ -259,7 +309,7 @@ static bool check_stall(struct worker_stream *s, double now_ms)
     struct wire_status status;
     mcp_error          error;
 
-    if (s->channel == NULL || !wire_channel_pending(s->channel) ||
+    if (s->channel == NULL || (s->held == NULL && !wire_channel_pending(s->channel)) ||
         now_ms - s->progress_ms < STALL_MS_MAX)
         return true;
     base_fail(&error, MCP_EBUSY,
@@ -310,6 +360,11 @@ static void woken(struct worker_call *call)
     bool                  idle = atomic_load(&s->jobs) == 0; /* before: its last reply is there */
     struct wire_status    status;
 
+    if (s->finished) {
+        if (now_ms - s->finished_ms > LINGER_MS_MAX)
+            net_stream_cancel(call->stream);
+        return;
+    }
     queue_replies(s);
     if (s->finished)
         return;
@@ -325,7 +380,7 @@ static void woken(struct worker_call *call)
     worker_stream_pump(s, now_ms);
 }
 
-/* ---- from net ------------------------------------------------------------------------------ */
+/* ---- from net ----------------------------------------------------------------------- */
 
 static void message(struct net_stream *stream, void *ctx, const uint8_t *bytes, size_t count)
 {
@@ -382,31 +437,13 @@ static void closed(struct net_stream *stream, void *ctx, const struct wire_statu
 {
     struct worker_stream  *s = ctx;
     struct worker_service *service = s->call.service;
-    struct worker_reply   *next;
 
     (void)stream;
     (void)why;
-    s->finished = true;
+    let_go(s);
     atomic_store(&s->half_closed, false);
-    worker_link_block(s, false);
-    wire_channel_free(s->channel);
-    s->channel = NULL;
-    pthread_mutex_lock(&s->lock);
-    s->closed = true;
-    pthread_mutex_unlock(&s->lock);
-    for (struct worker_reply *reply = take_replies(s); reply != NULL; reply = next) {
-        next = reply->next;
-        worker_reply_free(reply);
-    }
-
     pthread_mutex_lock(&service->lock);
-    if (s->session != NULL)
-        worker_table_detach(service->table, base_clock_ms(), s->session);
-    s->session = NULL;
-    s->answer = NULL;
     service->stream_count--;
-    worker_service_acts(service);
-    worker_service_signal(service);
     pthread_mutex_unlock(&service->lock);
     worker_call_closed(&s->call);
 }

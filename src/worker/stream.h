@@ -42,6 +42,10 @@ struct worker_stream {
     uint32_t              first, last;    /* layers of the session */
     uint32_t              ctx_tokens;     /* positions granted to it */
     double                progress_ms;    /* when something last left, or nothing waited */
+    const uint8_t        *held;           /* of the channel: the message that found no room */
+    size_t                held_bytes;
+    bool                  held_bulk;
+    double                finished_ms;
     bool                  draining_told;
     bool                  finishing; /* `final` once what is queued has left; frames are ignored */
     bool                  finished;  /* trailers were given to net */
@@ -86,7 +90,7 @@ struct wire_status worker_stream_status(int code, const mcp_error *err);
 void              worker_stream_pump(struct worker_stream *s, double now_ms);
 struct wire_pace *worker_stream_pace(const struct worker_stream *s);
 
-/* ---- worker/frames.c: what the client asks for.  Loop's thread. ------------------------------ */
+/* ---- worker/frames.c: what the client asks for.  Loop's thread. --------------------- */
 
 /* The first message: it must be Open.  Makes the channel, since before it a client may not make
  * us hold more than one message.  Negative with the status to end the stream with. */

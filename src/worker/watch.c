@@ -23,9 +23,8 @@ struct watch {
     bool               health;
     bool               begun; /* its one message has come */
     bool               finished;
-    bool               told;     /* an event was sent, with */
-    bool               serving;  /* this answer (health), or */
-    bool               draining; /* this one */
+    bool               serving;  /* as the last event said */
+    bool               draining; /* the same */
     uint32_t           every_ms;
     uint8_t            request[REQUEST_BYTES_MAX]; /* of health: asked again for each answer */
     size_t             request_bytes;
@@ -42,20 +41,22 @@ static void finish(struct watch *w, int rc, const mcp_error *err)
     net_stream_finish(w->call.stream, &status);
 }
 
-/* ---- events ---------------------------------------------------------------------------------- */
+/* ---- events ------------------------------------------------------------------------- */
 
-static int make_event(struct watch *w, uint8_t **bytes, size_t *count, mcp_error *err)
+/* The event as it is now; *serving and *draining are what it says. */
+static int make_event(const struct watch *w, bool *serving, bool *draining, uint8_t **bytes,
+                      size_t *count, mcp_error *err)
 {
     struct worker_service  *s = w->call.service;
     struct wire_watch_event event = { 0 };
 
-    w->serving = worker_service_healthy(s, event.degraded);
-    w->draining = atomic_load(&s->draining);
+    *serving = worker_service_healthy(s, event.degraded);
+    *draining = atomic_load(&s->draining);
     if (w->health)
-        return wire_health_answer(w->request, w->request_bytes, w->serving, bytes, count, err);
+        return wire_health_answer(w->request, w->request_bytes, *serving, bytes, count, err);
     worker_service_capacity(s, &event.capacity);
-    event.draining = w->draining;
-    event.within_ms = w->draining ? worker_service_drain_ms(s) : 0;
+    event.draining = *draining;
+    event.within_ms = *draining ? worker_service_drain_ms(s) : 0;
     return wire_watch_event_encode(&event, bytes, count, err);
 }
 
@@ -63,18 +64,22 @@ static void tell(struct watch *w)
 {
     uint8_t  *bytes = NULL;
     size_t    count;
+    bool      serving, draining;
     mcp_error error = { 0 };
     int       rc;
 
-    if (net_stream_room(w->call.stream) < NET_QUEUE_BYTES / 2)
-        return; /* it reads nothing: the next one will be as good */
-    rc = make_event(w, &bytes, &count, &error);
+    rc = make_event(w, &serving, &draining, &bytes, &count, &error);
     if (rc == MCP_OK)
         rc = net_stream_send(w->call.stream, bytes, count, NET_URGENT, &error);
     free(bytes);
-    w->told = true;
-    if (rc < 0)
+    if (rc == MCP_EBUSY)
+        return; /* it reads nothing, for now: a later event will be as good */
+    if (rc < 0) {
         finish(w, rc, &error);
+        return;
+    }
+    w->serving = serving;
+    w->draining = draining;
 }
 
 static void set_timer(struct watch *w)
@@ -114,7 +119,7 @@ static void woken(struct worker_call *call)
         tell(w);
 }
 
-/* ---- from net -------------------------------------------------------------------------------- */
+/* ---- from net ----------------------------------------------------------------------- */
 
 static int begin(struct watch *w, const uint8_t *bytes, size_t count, mcp_error *err)
 {

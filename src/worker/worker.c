@@ -24,7 +24,7 @@ enum {
     IO_THREADS_MAX = 64,
 };
 
-/* ---- limits ---------------------------------------------------------------------------------- */
+/* ---- limits ------------------------------------------------------------------------- */
 
 /* "TEAM=4,OTHER=2" */
 static int parse_reservations(struct worker_limits *limits, const char *text, mcp_error *err)
@@ -99,7 +99,7 @@ static int make_limits(struct worker_limits *l, const mcp_worker_opts *opts,
     return parse_reservations(l, opts->reserve, err);
 }
 
-/* ---- the keeper ------------------------------------------------------------------------------ */
+/* ---- the keeper --------------------------------------------------------------------- */
 
 static struct timespec after(double ms)
 {
@@ -150,7 +150,7 @@ static void stop_keeper(struct mcp_worker *w)
     pthread_join(w->keeper, NULL);
 }
 
-/* ---- opening --------------------------------------------------------------------------------- */
+/* ---- opening ------------------------------------------------------------------------ */
 
 /* The engine loads its layers while other threads read the same bytes for the fingerprints. */
 static int open_engine(struct mcp_worker *w, const struct mcp_model *model,
@@ -255,7 +255,7 @@ void worker_close(struct mcp_worker *w)
     free(w);
 }
 
-/* ---- running --------------------------------------------------------------------------------- */
+/* ---- running ------------------------------------------------------------------------ */
 
 const char *worker_address(const struct mcp_worker *w)
 {
