@@ -17,10 +17,10 @@ mcp_layer(worker   net wire engine guard model base)
 mcp_layer(agent    pipe net wire engine plan guard model base)
 mcp_layer(api      agent worker pipe net wire plan engine guard model base)
 
-# Above the public C ABI: these see include/mcp and their own folder only.
-#         folder
+# Above the public C ABI: these see include/mcp, their own folder and what the row adds.
+#         folder   may also include
 mcp_above(gateway)
-mcp_above(cli)
+mcp_above(cli      gateway)
 
 # Third-party libraries of each folder (targets).  Headers reach that folder only.
 mcp_uses(base   OpenSSL::Crypto)

@@ -21,6 +21,7 @@ demo_start() {
     "$@" <"$DEMO_DIR/$name.in" >"$DEMO_DIR/$name.out" 2>"$DEMO_DIR/$name.err" &
     DEMO_PIDS+=($!)
     disown # its end is no news
+    # shellcheck disable=SC2034  # held open, not used: its end would end the link
     exec {DEMO_KEEP}>"$DEMO_DIR/$name.in" {DEMO_READ}<"$DEMO_DIR/$name.out"
     read -r line <&"$DEMO_READ" || {
         cat "$DEMO_DIR/$name.err" >&2
@@ -60,6 +61,7 @@ demo_split() { # MODEL PROMPT [OPTIONS...]
     demo_start link build/bin/mcp-wan --to "$port" --rtt 20 --mbit 100
     port=${DEMO_READY#ready }
 
+    # shellcheck disable=SC2054  # the comma belongs to --cuts
     run=(build/bin/mcp run -m "$model" -p "$prompt" -n 96 --temp 0 -t 1 --keys "$DEMO_DIR/keys"
         --worker "127.0.0.1:$port" --cuts 2,28 --codec f32 "$@")
     say "agent: layers 0, 1, 28, 29, the tokenizer and the sampler; the prompt does not leave it"
