@@ -45,7 +45,7 @@ struct opts {
     double      seconds;
 };
 
-/* ---- server --------------------------------------------------------------------------------- */
+/* ---- server ------------------------------------------------------------------------- */
 
 /* Threads that have served a call, and what they have used until the row began. */
 static struct {
@@ -160,7 +160,7 @@ static struct net_server *serve(const struct opts *o, struct net_identity *ident
     return server;
 }
 
-/* ---- client --------------------------------------------------------------------------------- */
+/* ---- client ------------------------------------------------------------------------- */
 
 struct link {
     struct net_conn_ops ops;
@@ -326,7 +326,7 @@ static void load_end(struct load *load)
     free(load->payload);
 }
 
-/* ---- rows ------------------------------------------------------------------------------------ */
+/* ---- rows --------------------------------------------------------------------------- */
 
 static double percentile(const double *sorted, uint32_t count, double part)
 {
@@ -418,7 +418,7 @@ static void run_rows(const struct opts *o, struct net_identity *identity, const 
         row_pipelined(o, identity, endpoint, o->sizes[i], server_here);
 }
 
-/* ---- the program ------------------------------------------------------------------------------ */
+/* ---- the program -------------------------------------------------------------------- */
 
 static void parse_sizes(struct opts *o, const char *text)
 {

@@ -83,6 +83,8 @@ static void sum_up_small(struct ping *p)
     p->result.rtt_ms_min = p->rtt_ms[0];
     p->result.rtt_ms_p50 = p->rtt_ms[p->opts.rounds / 2];
     p->result.rtt_ms_max = p->rtt_ms[p->opts.rounds - 1];
+    p->result.tcp_rtt_ms = net_conn_tcp_rtt_ms(net_stream_conn(p->stream));
+    p->result.added_ms = p->result.rtt_ms_p50 - p->result.tcp_rtt_ms;
     link_rtt(p->link, p->result.rtt_ms_min);
 }
 

@@ -36,7 +36,7 @@ static void end_unreachable(struct net_conn *c, const char *why)
     net_conn_end(c, &status, false, false);
 }
 
-/* ---- TCP ------------------------------------------------------------------------------------------ */
+/* ---- TCP ---------------------------------------------------------------------------- */
 
 static void on_connected(void *owner, int events)
 {
@@ -117,7 +117,7 @@ static void try_next(struct net_conn *c, const char *why_not)
     end_unreachable(c, why_not);
 }
 
-/* ---- the name ------------------------------------------------------------------------------------- */
+/* ---- the name ----------------------------------------------------------------------- */
 
 static void addresses_known(struct net_conn *c, struct addrinfo *list)
 {

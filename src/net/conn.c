@@ -18,6 +18,8 @@
 #include "base/fail.h"
 
 #include <errno.h>
+#include <netinet/in.h>
+#include <netinet/tcp.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -107,7 +109,7 @@ static void end_tls(struct net_conn *c)
     net_conn_end(c, &why, identity, true); /* the alert goes out */
 }
 
-/* ---- going out ---------------------------------------------------------------------------------- */
+/* ---- going out ---------------------------------------------------------------------- */
 
 static void watch(struct net_conn *c)
 {
@@ -184,7 +186,7 @@ static void pump(struct net_conn *c)
     watch(c);
 }
 
-/* ---- coming in ---------------------------------------------------------------------------------- */
+/* ---- coming in ---------------------------------------------------------------------- */
 
 static void tell_events(struct net_conn *c)
 {
@@ -328,7 +330,7 @@ static void on_ready(void *owner, int events)
     net_loop_settle(loop);
 }
 
-/* ---- time ----------------------------------------------------------------------------------------- */
+/* ---- time --------------------------------------------------------------------------- */
 
 static void on_patience(struct net_timer *timer)
 {
@@ -367,7 +369,7 @@ void net_conn_on_tick(struct net_timer *timer)
     net_conn_touch(c); /* sets the timer again while there is need */
 }
 
-/* ---- settling ------------------------------------------------------------------------------------- */
+/* ---- settling ----------------------------------------------------------------------- */
 
 /* Tell its owner, and say goodbye to the peer. */
 static void tell_end(struct net_conn *c)
@@ -462,7 +464,7 @@ void net_conn_adopt(struct net_conn *c, int fd)
         net_conn_start(c, NULL);
 }
 
-/* ---- what its owner asks ----------------------------------------------------------------------------- */
+/* ---- what its owner asks ------------------------------------------------------------ */
 
 struct net_loop *net_conn_loop(const struct net_conn *conn)
 {
@@ -472,6 +474,17 @@ struct net_loop *net_conn_loop(const struct net_conn *conn)
 double net_conn_heard_ms(const struct net_conn *conn)
 {
     return conn->heard_ms;
+}
+
+double net_conn_tcp_rtt_ms(const struct net_conn *conn)
+{
+    struct tcp_info info = { 0 };
+    socklen_t       bytes = sizeof(info);
+
+    if (conn->socket == NULL ||
+        getsockopt(conn->socket->fd, IPPROTO_TCP, TCP_INFO, &info, &bytes) < 0)
+        return 0.0;
+    return info.tcpi_rtt * 1e-3;
 }
 
 void net_conn_bytes(const struct net_conn *conn, uint64_t *out, uint64_t *in)

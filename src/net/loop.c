@@ -42,7 +42,7 @@ void net_loop_on_clock(uv_timer_t *clock)
     net_loop_settle(loop);
 }
 
-/* ---- posted work ------------------------------------------------------------------------------ */
+/* ---- posted work -------------------------------------------------------------------- */
 
 void net_loop_post(struct net_loop *loop, struct net_work *work)
 {
@@ -84,7 +84,7 @@ static void on_wake(uv_async_t *wake)
     net_loop_settle(loop);
 }
 
-/* ---- the thread --------------------------------------------------------------------------------- */
+/* ---- the thread --------------------------------------------------------------------- */
 
 static void *run(void *ctx)
 {

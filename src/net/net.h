@@ -55,7 +55,7 @@ struct net_timer {
 void net_timer_set(struct net_timer *timer, struct net_loop *loop, double at_ms);
 void net_timer_cancel(struct net_timer *timer);
 
-/* ---- identity ------------------------------------------------------------------------ */
+/* ---- identity ----------------------------------------------------------------------- */
 
 enum { NET_NAME_BYTES = 128, NET_ADDRESS_BYTES = 64, NET_SERIAL_BYTES = 20 };
 
@@ -80,7 +80,7 @@ int net_identity_load(struct net_identity **out, const char *folder, const char 
 struct net_identity *net_identity_ref(struct net_identity *identity);
 void                 net_identity_unref(struct net_identity *identity);
 
-/* ---- streams ------------------------------------------------------------------------- */
+/* ---- streams ------------------------------------------------------------------------ */
 
 /* One gRPC call, at either end. */
 struct net_stream;
@@ -129,12 +129,14 @@ void net_stream_bytes(const struct net_stream *stream, uint64_t *out, uint64_t *
 /* When this stream, and this connection, last got any byte (base_clock_ms). */
 double net_conn_heard_ms(const struct net_conn *conn);
 /* Of this connection since it opened: TLS records included. */
-void net_conn_bytes(const struct net_conn *conn, uint64_t *out, uint64_t *in);
+/* The round trip as the kernel measures it, acknowledgements alone; 0 = unknown. */
+double net_conn_tcp_rtt_ms(const struct net_conn *conn);
+void   net_conn_bytes(const struct net_conn *conn, uint64_t *out, uint64_t *in);
 /* A place for the owner's per-connection state (a wire_pace, ...): set once. */
 void  net_conn_set_data(struct net_conn *conn, void *data, void (*release)(void *data));
 void *net_conn_data(const struct net_conn *conn);
 
-/* ---- server -------------------------------------------------------------------------- */
+/* ---- server ------------------------------------------------------------------------- */
 
 struct net_server;
 
@@ -178,7 +180,7 @@ struct net_server_stats {
 };
 void net_server_get_stats(const struct net_server *server, struct net_server_stats *stats);
 
-/* ---- client -------------------------------------------------------------------------- */
+/* ---- client ------------------------------------------------------------------------- */
 
 struct net_conn_ops {
     /* TLS is up and the server's certificate is right (it was checked for `host`). */

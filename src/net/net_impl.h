@@ -42,7 +42,7 @@ enum {
 
 #define NET_OWNER(type, member, pointer) ((type *)((char *)(pointer)-offsetof(type, member)))
 
-/* ---- loops -------------------------------------------------------------------------------- */
+/* ---- loops -------------------------------------------------------------------------- */
 
 TAILQ_HEAD(net_conns, net_conn);
 
@@ -71,7 +71,7 @@ void net_loop_settle(struct net_loop *loop); /* last */
 void net_loop_on_clock(uv_timer_t *clock);
 void net_timers_run(struct net_loop *loop);
 
-/* ---- sockets ------------------------------------------------------------------------------ */
+/* ---- sockets ------------------------------------------------------------------------ */
 
 /* A socket that libuv watches.  Closed independently of who used it. */
 struct net_socket {
@@ -96,7 +96,7 @@ uint64_t net_address_key(const struct sockaddr *address);
 /* Of every connection. */
 void net_socket_tune(int fd);
 
-/* ---- connections -------------------------------------------------------------------------- */
+/* ---- connections -------------------------------------------------------------------- */
 
 /* Ordered: a comparison tells whether there is a socket, or TLS. */
 enum net_conn_state {

@@ -206,7 +206,7 @@ static void a_full_queue_says_when_there_is_room(void **state)
     world_stop();
 }
 
-/* ---- ends ------------------------------------------------------------------------------------------- */
+/* ---- ends --------------------------------------------------------------------------- */
 
 static void a_draining_server_finishes_what_runs(void **state)
 {

@@ -73,7 +73,7 @@ struct accepted {
     } address;
 };
 
-/* ---- limits ----------------------------------------------------------------------------------------- */
+/* ---- limits ------------------------------------------------------------------------- */
 
 /* Enter it into the table; false: its address has too many. */
 static bool address_enter(struct net_server *s, struct net_conn *c)
@@ -102,7 +102,7 @@ static void refuse(struct net_server *s, int fd)
     close(fd);
 }
 
-/* ---- connections -------------------------------------------------------------------------------------- */
+/* ---- connections -------------------------------------------------------------------- */
 
 static void conn_begin(struct net_work *work)
 {
@@ -193,7 +193,7 @@ bool net_server_draining(const struct net_server *server)
     return atomic_load(&server->draining);
 }
 
-/* ---- accepting ------------------------------------------------------------------------------------------ */
+/* ---- accepting ---------------------------------------------------------------------- */
 
 static void accept_later(struct net_server *s)
 {
@@ -272,7 +272,7 @@ static void stop(struct net_work *work)
     s->listener = NULL;
 }
 
-/* ---- opening and closing ----------------------------------------------------------------------------------- */
+/* ---- opening and closing ------------------------------------------------------------ */
 
 static int listen_at(struct net_server *s, const struct addrinfo *a)
 {

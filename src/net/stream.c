@@ -51,7 +51,7 @@ static void stream_free(struct net_stream *s)
     free(s);
 }
 
-/* ---- events --------------------------------------------------------------------------------------- */
+/* ---- events ------------------------------------------------------------------------- */
 
 static void on_call(struct net_conn *c, struct wire_stream *wire)
 {
@@ -117,7 +117,7 @@ void net_stream_event(struct net_conn *c, const struct wire_event *e)
     }
 }
 
-/* ---- what owners do ---------------------------------------------------------------------------------- */
+/* ---- what owners do ----------------------------------------------------------------- */
 
 int net_stream_send(struct net_stream *stream, const void *bytes, size_t count,
                     enum net_class class, mcp_error *err)

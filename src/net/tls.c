@@ -21,7 +21,7 @@ enum {
     OUT_BYTES_KEPT = 32 << 10, /* by an idle connection */
 };
 
-/* ---- our BIO -------------------------------------------------------------------------------- */
+/* ---- our BIO ------------------------------------------------------------------------ */
 
 static bool buffer_add(struct net_buffer *b, const void *bytes, size_t count)
 {
@@ -114,7 +114,7 @@ static void bio_method_make(void)
     bio_method = m;
 }
 
-/* ---- open and close --------------------------------------------------------------------------- */
+/* ---- open and close ----------------------------------------------------------------- */
 
 /* A client expects the server's certificate to name the host that was dialled. */
 static bool expect_host(SSL *ssl, const char *host)
@@ -163,7 +163,7 @@ void net_tls_close(struct net_tls *t)
     memset(t, 0, sizeof(*t));
 }
 
-/* ---- bytes ------------------------------------------------------------------------------------ */
+/* ---- bytes -------------------------------------------------------------------------- */
 
 void net_tls_input(struct net_tls *t, const uint8_t *bytes, size_t count)
 {
@@ -249,7 +249,7 @@ void net_tls_bye(struct net_tls *t)
     ERR_clear_error();
 }
 
-/* ---- who the peer is --------------------------------------------------------------------------- */
+/* ---- who the peer is ---------------------------------------------------------------- */
 
 bool net_tls_is_h2(const struct net_tls *t)
 {

@@ -61,7 +61,7 @@ static void must_be_refused(struct net_identity *client, const char *endpoint, c
         assert_int_equal(c.status.code, WIRE_UNAUTHENTICATED);
 }
 
-/* ---- our client ------------------------------------------------------------------------------------ */
+/* ---- our client --------------------------------------------------------------------- */
 
 /* Goal:   a client whose certificate is refused learns it by TLS 1.3's late alert: it was "up"
  *         already, and its first call was on its way. */
@@ -258,7 +258,7 @@ static void a_keys_folder_that_is_unsafe_or_broken_is_refused(void **state)
     certs_remove(folder);
 }
 
-/* ---- others' clients --------------------------------------------------------------------------------- */
+/* ---- others' clients ---------------------------------------------------------------- */
 
 struct raw {
     bool        tls12, no_certificate, no_alpn;

@@ -46,7 +46,7 @@ bool guard_keyring_cert_revoked(const struct guard_keyring *ring, const uint8_t 
     return number == ring->revoked;
 }
 
-/* ---- waiting ------------------------------------------------------------------------------------ */
+/* ---- waiting ------------------------------------------------------------------------ */
 
 static pthread_mutex_t world_lock = PTHREAD_MUTEX_INITIALIZER;
 static pthread_cond_t  world_changed = PTHREAD_COND_INITIALIZER;
@@ -114,7 +114,7 @@ static inline void world_do(struct net_loop *loop, void (*run)(void *ctx), void 
     WORLD_AWAIT(e.done);
 }
 
-/* ---- the server's side --------------------------------------------------------------------------- */
+/* ---- the server's side -------------------------------------------------------------- */
 
 /* What it was told, of all calls. */
 struct world_served {
@@ -246,7 +246,7 @@ static inline void world_stop(void)
     world.server = NULL;
 }
 
-/* ---- the client's side ---------------------------------------------------------------------------- */
+/* ---- the client's side -------------------------------------------------------------- */
 
 struct world_conn {
     struct net_conn     *conn;
@@ -426,7 +426,7 @@ static inline int world_dial_raw(void)
     return fd;
 }
 
-/* ---- beginning and end ------------------------------------------------------------------------------ */
+/* ---- beginning and end -------------------------------------------------------------- */
 
 static struct certs_authority world_authority;
 

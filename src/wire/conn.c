@@ -25,7 +25,7 @@ enum {
 void nghttp2_option_set_stream_reset_rate_limit(nghttp2_option *option, uint64_t burst,
                                                 uint64_t rate) __attribute__((weak));
 
-/* ---- the end ------------------------------------------------------------------------- */
+/* ---- the end ------------------------------------------------------------------------ */
 
 struct wire_status wire_say(int code, const char *format, ...)
 {
@@ -90,7 +90,7 @@ void wire_conn_fail(struct wire_conn *c, uint32_t http2_error, const char *text)
     wire_conn_check(c, nghttp2_session_terminate_session(c->session, http2_error));
 }
 
-/* ---- going out ------------------------------------------------------------------------- */
+/* ---- going out ---------------------------------------------------------------------- */
 
 /* Choose who sends the next DATA frame. */
 static bool grant(struct wire_conn *c)
@@ -158,7 +158,7 @@ size_t wire_conn_take(struct wire_conn *c, uint8_t *out, size_t cap)
     return c->out_used;
 }
 
-/* ---- events ---------------------------------------------------------------------------- */
+/* ---- events ------------------------------------------------------------------------- */
 
 void wire_conn_feed(struct wire_conn *c, double now_ms, const uint8_t *bytes, size_t count)
 {
@@ -305,7 +305,7 @@ bool wire_conn_waits(const struct wire_conn *c)
     return c->stream_count > 0 || c->bounds.walk.block_open;
 }
 
-/* ---- opening and closing --------------------------------------------------------------- */
+/* ---- opening and closing ------------------------------------------------------------ */
 
 static int option_new(nghttp2_option **out)
 {

@@ -50,7 +50,7 @@ int  wire_conn_new(struct wire_conn **out, const struct wire_conn_opts *opts, do
                    mcp_error *err);
 void wire_conn_free(struct wire_conn *c); /* its streams go with it, untold */
 
-/* ---- bytes and events ---------------------------------------------------------------- */
+/* ---- bytes and events --------------------------------------------------------------- */
 
 enum wire_event_kind {
     WIRE_EVENT_CALL,        /* server: a call begins; take it with wire_stream_set_owner() */
@@ -85,7 +85,7 @@ size_t wire_conn_take(struct wire_conn *c, uint8_t *out, size_t cap);
 void wire_conn_tick(struct wire_conn *c, double now_ms);
 bool wire_conn_waits(const struct wire_conn *c);
 
-/* ---- the connection ------------------------------------------------------------------ */
+/* ---- the connection ----------------------------------------------------------------- */
 
 /* No new calls: GOAWAY.  Running ones go on, and when they have ended the connection is over. */
 void wire_conn_drain(struct wire_conn *c);
@@ -104,7 +104,7 @@ const struct wire_status *wire_conn_goaway(const struct wire_conn *c);
 bool     wire_conn_greeted(const struct wire_conn *c);
 uint32_t wire_conn_streams(const struct wire_conn *c); /* those not told CLOSED */
 
-/* ---- streams ------------------------------------------------------------------------- */
+/* ---- streams ------------------------------------------------------------------------ */
 
 enum wire_class { WIRE_URGENT, WIRE_BULK };
 

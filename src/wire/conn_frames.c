@@ -25,7 +25,7 @@ static int count_reset(struct wire_conn *c, double cost)
     return NGHTTP2_ERR_CALLBACK_FAILURE;
 }
 
-/* ---- coming in ------------------------------------------------------------------------- */
+/* ---- coming in ---------------------------------------------------------------------- */
 
 static struct wire_stream *stream_of(nghttp2_session *session, int32_t id)
 {
@@ -294,7 +294,7 @@ static int on_stream_close(nghttp2_session *session, int32_t id, uint32_t error,
     return 0;
 }
 
-/* ---- going out ------------------------------------------------------------------------- */
+/* ---- going out ---------------------------------------------------------------------- */
 
 /* DATA of the stream whose turn it is: its size and whether it is the last. */
 static ssize_t on_read(nghttp2_session *session, int32_t id, uint8_t *buffer, size_t length,

@@ -102,7 +102,7 @@ static void hostile_close(struct hostile *h)
     rig_drop(&h->out);
 }
 
-/* ---- floods --------------------------------------------------------------------------------- */
+/* ---- floods ------------------------------------------------------------------------- */
 
 static void write_ping(struct rig_bytes *b)
 {
@@ -274,7 +274,7 @@ static void resets_made_by_us_count_too(void **state)
     hostile_close(&h);
 }
 
-/* ---- headers -------------------------------------------------------------------------------- */
+/* ---- headers ------------------------------------------------------------------------ */
 
 static void a_header_block_without_end_is_cut_off(void **state)
 {
@@ -418,7 +418,7 @@ static void a_bad_timeout_is_an_invalid_argument(void **state)
     hostile_close(&h);
 }
 
-/* ---- memory --------------------------------------------------------------------------------- */
+/* ---- memory ------------------------------------------------------------------------- */
 
 /* Goal:   a request that opens no window cannot make answers pile up.
  * Method: each call of 64 is answered with 8 MB, of which nothing may leave. */
@@ -523,7 +523,7 @@ static void what_paused_calls_hold_is_bounded(void **state)
     hostile_close(&h);
 }
 
-/* ---- messages that are not whole ------------------------------------------------------------ */
+/* ---- messages that are not whole ---------------------------------------------------- */
 
 static void a_half_message_ends_in_time(void **state)
 {
@@ -575,7 +575,7 @@ static void compressed_messages_are_unimplemented(void **state)
     hostile_close(&h);
 }
 
-/* ---- HTTP/2 broken ---------------------------------------------------------------------------- */
+/* ---- HTTP/2 broken ------------------------------------------------------------------ */
 
 static void too_many_calls_end_the_connection_that_was_told_the_limit(void **state)
 {

@@ -29,7 +29,7 @@ enum {
     TAKE_MIN = 64,  /* room for a DATA frame that is worth its head */
 };
 
-/* ---- bounds (conn_bounds.c tells the attacks) ------------------------------------------ */
+/* ---- bounds (conn_bounds.c tells the attacks) --------------------------------------- */
 
 struct wire_bucket {
     double tokens, burst, per_ms, last_ms;
@@ -94,7 +94,7 @@ struct wire_memory {
 nghttp2_mem wire_memory_functions(struct wire_memory *m);
 void        wire_memory_fini(struct wire_memory *m);
 
-/* ---- streams --------------------------------------------------------------------------- */
+/* ---- streams ------------------------------------------------------------------------ */
 
 enum wire_run { RUN_NOT, RUN_URGENT, RUN_BULK, RUN_BLOCKED, RUNS };
 
@@ -174,7 +174,7 @@ struct wire_stream {
 
 TAILQ_HEAD(wire_streams, wire_stream);
 
-/* ---- the connection -------------------------------------------------------------------- */
+/* ---- the connection ----------------------------------------------------------------- */
 
 struct wire_conn {
     struct wire_conn_opts opts;

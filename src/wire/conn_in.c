@@ -15,7 +15,7 @@ enum {
     BODY_FIRST = 1024,
 };
 
-/* ---- messages in ----------------------------------------------------------------------- */
+/* ---- messages in -------------------------------------------------------------------- */
 
 int wire_stream_refuse(struct wire_stream *s, struct wire_status status)
 {
@@ -140,7 +140,7 @@ int wire_stream_parse(struct wire_stream *s, const uint8_t **bytes, size_t *coun
     return rc;
 }
 
-/* ---- paused ---------------------------------------------------------------------------- */
+/* ---- paused ------------------------------------------------------------------------- */
 
 /* Give windows back: the stream's for `eaten` bytes, the connection's for `owed`. */
 static void give_back(struct wire_stream *s, size_t eaten, size_t owed)

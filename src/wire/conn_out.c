@@ -21,7 +21,7 @@ enum {
     FIELDS_MAX = 8 + METADATA_PAIRS_MAX,
 };
 
-/* ---- HEADERS ---------------------------------------------------------------------------- */
+/* ---- HEADERS ------------------------------------------------------------------------ */
 
 struct fields {
     nghttp2_nv list[FIELDS_MAX];
@@ -139,7 +139,7 @@ int wire_call_open(struct wire_stream **out, struct wire_conn *c, const char *pa
     return MCP_OK;
 }
 
-/* ---- the queue out --------------------------------------------------------------------- */
+/* ---- the queue out ------------------------------------------------------------------ */
 
 static struct wire_block *block_new(struct wire_conn *c, size_t bytes)
 {

@@ -11,7 +11,7 @@
 
 enum { RIG_MESSAGE = 4 << 20, RIG_QUEUE = 4 << 20, RIG_STREAMS = 64 };
 
-/* ---- bytes ------------------------------------------------------------------------------ */
+/* ---- bytes -------------------------------------------------------------------------- */
 
 struct rig_bytes {
     uint8_t *bytes;
@@ -36,7 +36,7 @@ static inline void rig_drop(struct rig_bytes *b)
     memset(b, 0, sizeof(*b));
 }
 
-/* ---- cores ------------------------------------------------------------------------------ */
+/* ---- cores -------------------------------------------------------------------------- */
 
 static double rig_now = 1000; /* the tests' clock, ms */
 
@@ -149,7 +149,7 @@ static inline void rig_calm(const struct wire_conn *c)
     assert_int_equal(c->metadata_bytes, 0);
 }
 
-/* ---- frames by hand --------------------------------------------------------------------- */
+/* ---- frames by hand ----------------------------------------------------------------- */
 
 static inline void raw_frame(struct rig_bytes *b, uint8_t type, uint8_t flags, uint32_t stream,
                              const void *payload, size_t count)

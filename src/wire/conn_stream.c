@@ -8,7 +8,7 @@
 
 enum { METADATA_FIRST = 512 };
 
-/* ---- rows ------------------------------------------------------------------------------ */
+/* ---- rows --------------------------------------------------------------------------- */
 
 void wire_stream_tell(struct wire_stream *s, unsigned what)
 {
@@ -45,7 +45,7 @@ void wire_stream_run(struct wire_stream *s)
     wire_stream_park(s, s->out.sent < s->out.urgent_until ? RUN_URGENT : RUN_BULK);
 }
 
-/* ---- its life -------------------------------------------------------------------------- */
+/* ---- its life ----------------------------------------------------------------------- */
 
 struct wire_stream *wire_stream_new(struct wire_conn *c, int32_t id)
 {
@@ -196,7 +196,7 @@ void wire_stream_abort(struct wire_stream *s, const struct wire_status *status)
     wire_stream_over(s, status);
 }
 
-/* ---- what its owner asks ----------------------------------------------------------------- */
+/* ---- what its owner asks ------------------------------------------------------------ */
 
 bool wire_stream_keep(struct wire_stream *s, const char *name, size_t name_bytes, const char *value,
                       size_t value_bytes)

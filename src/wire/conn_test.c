@@ -125,7 +125,7 @@ static void say(struct wire_stream *s, const void *bytes, size_t count)
     unit_ok(wire_stream_send(s, bytes, count, WIRE_URGENT, &err), &err);
 }
 
-/* ---- in order ----------------------------------------------------------------------------- */
+/* ---- in order ----------------------------------------------------------------------- */
 
 static void a_call_carries_its_path_metadata_and_deadline(void **state)
 {
@@ -300,7 +300,7 @@ static void a_server_says_the_deadline_in_trailers(void **state)
     talk_close(t);
 }
 
-/* ---- order of what leaves ------------------------------------------------------------------ */
+/* ---- order of what leaves ----------------------------------------------------------- */
 
 struct first {
     void *owner; /* of the stream whose message came first */
@@ -385,7 +385,7 @@ static void equals_take_turns(void **state)
     talk_close(t);
 }
 
-/* ---- bounds between honest ends -------------------------------------------------------------- */
+/* ---- bounds between honest ends ----------------------------------------------------- */
 
 static void a_full_queue_refuses_and_says_when_it_is_empty(void **state)
 {
@@ -509,7 +509,7 @@ static void messages_held_at_the_end_come_before_it(void **state)
     talk_close(t);
 }
 
-/* ---- the end of a connection ------------------------------------------------------------------- */
+/* ---- the end of a connection -------------------------------------------------------- */
 
 static void draining_ends_when_the_last_call_has_ended(void **state)
 {
@@ -664,7 +664,7 @@ static void metadata_that_http2_does_not_carry_is_refused(void **state)
     talk_close(t);
 }
 
-/* ---- answers that are no answers ----------------------------------------------------------- */
+/* ---- answers that are no answers ---------------------------------------------------- */
 
 /* A server written by hand: HEADERS with these fields, ending the call. */
 static void answer(struct talk *t, const char *const *fields)

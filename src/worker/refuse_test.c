@@ -175,12 +175,12 @@ static void a_full_worker_says_when_to_come_again(void **state)
     struct wire_frame      frame = { .kind = WIRE_OPEN, .u.open = open };
 
     (void)state;
-    for (uint8_t i = 0; i < RIG_SESSIONS - 1; i++)
+    for (uint32_t i = 0; i < RIG_SESSIONS - 1; i++)
         calls[i] = rig_session(client, (uint8_t)(10 + i), FIRST, LAST);
     rig_send(late, &frame);
     rig_ended(late, WIRE_RESOURCE_EXHAUSTED, "sessions");
     assert_true(rig_status(late).retry_after_ms > 0);
-    for (uint8_t i = 0; i < RIG_SESSIONS - 1; i++)
+    for (uint32_t i = 0; i < RIG_SESSIONS - 1; i++)
         rig_close(calls[i]);
     rig_drop(late);
 }

@@ -17,6 +17,7 @@
 #include "wire/describe.h"
 #include "worker/worker.h"
 
+#include <ftw.h>
 #include <pthread.h>
 
 /* For callbacks: cmocka's failures jump, which only the test's thread may. */
@@ -40,13 +41,20 @@ enum { RIG_CTX = 256, RIG_BATCH = 128, RIG_SESSIONS = 6, RIG_ROUNDS = 20 };
 static char              rig_keys[512];
 static struct mcp_model *rig_model_open;
 
-static inline void rig_keys_remove(void)
+static inline int rig_remove_one(const char *path, const struct stat *st, int kind, struct FTW *at)
 {
-    char command[1200];
+    (void)st;
+    (void)kind;
+    (void)at;
+    return remove(path);
+}
 
-    snprintf(command, sizeof(command), "rm -rf '%s' '%s'-*", rig_keys, rig_keys);
-    if (rig_keys[0] != '\0' && system(command) != 0)
-        fprintf(stderr, "%s is left behind\n", rig_keys);
+/* Before unit_folder_remove(), which knows no folders in folders. */
+static inline void rig_remove(void)
+{
+    enum { DESCRIPTORS = 8 };
+
+    (void)nftw(unit_folder, rig_remove_one, DESCRIPTORS, FTW_DEPTH | FTW_PHYS);
 }
 
 /* Keys and a model of 4 layers for the whole program. */
@@ -55,7 +63,7 @@ static inline void rig_begin(void)
     mcp_error err;
 
     snprintf(rig_keys, sizeof(rig_keys), "%s", unit_path("keys"));
-    atexit(rig_keys_remove);
+    atexit(rig_remove);
     unit_ok(guard_keys_init(rig_keys, NULL, &err), &err);
     rig_model_open = run_model(unit_synth("tiny.gguf", "tiny-llama", "q8_0", NULL));
 }

@@ -141,7 +141,6 @@ void worker_service_tick(struct worker_service *s, bool look)
     pthread_mutex_lock(&s->lock);
     worker_table_tick(s->table, now_ms);
     worker_service_acts(s);
-    worker_service_signal(s); /* places that became free may be waited for */
     check_drained(s, now_ms);
     if (look)
         wake_all(s);

@@ -351,6 +351,23 @@ static void a_client_that_reads_nothing_for_long_is_ended(void **state)
     rig_story_free(story);
 }
 
+/* A call that never opens a session does not stay. */
+static void a_call_without_open_is_ended(void **state)
+{
+    const mcp_worker_opts opts = rig_opts();
+    struct mcp_worker    *w = rig_worker(FIRST, LAST, &opts);
+    struct rig_client    *client = rig_connect(w);
+    struct rig_call      *call = rig_execute(client, NULL);
+
+    (void)state;
+    rig_wait_for_streams(w, 1);
+    rig_meddle(w, forget_progress);
+    rig_ended(call, WIRE_DEADLINE_EXCEEDED, "no Open");
+    rig_drop(call);
+    rig_disconnect(client);
+    worker_close(w);
+}
+
 /* Goal:   a device that fails ends all sessions, and everybody hears of it.
  * Method: said to the service as the compute thread would. */
 static void a_broken_device_is_told(void **state)
@@ -500,6 +517,7 @@ int main(void)
         cmocka_unit_test(a_drain_ends_who_stays),
         cmocka_unit_test(close_ends_what_runs),
         cmocka_unit_test(a_client_that_reads_nothing_for_long_is_ended),
+        cmocka_unit_test(a_call_without_open_is_ended),
         cmocka_unit_test(a_broken_device_is_told),
         cmocka_unit_test(options_that_mean_nothing_are_refused),
         cmocka_unit_test(figures_count_what_happened),

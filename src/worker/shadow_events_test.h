@@ -147,10 +147,10 @@ static inline int shadow_push_code(struct shadow *w, const struct shadow_session
         return MCP_ERANGE;
     for (uint32_t i = 0; i < s->count; i++)
         own += s->queue[i]->work.bytes;
-    own += s->running != NULL ? s->running->work.bytes : 0;
+    bool runs = s->running != NULL && !s->running_void; /* a void one takes no place */
+    own += runs ? s->running->work.bytes : 0;
     worker_table_get_stats(w->t, &stats);
-    if (s->count + (s->running != NULL) >= w->limits.windows_max ||
-        own + work->bytes > w->limits.queue_bytes_max ||
+    if (s->count + runs >= w->limits.windows_max || own + work->bytes > w->limits.queue_bytes_max ||
         stats.queued_bytes + work->bytes > w->limits.queue_bytes_all)
         return MCP_EBUSY;
     return MCP_OK;

@@ -16,6 +16,7 @@ enum {
     /* A client that takes nothing for so long, while something waits for it, is gone or holds up
      * the credit of its neighbours on the connection. */
     STALL_MS_MAX = 15000,
+    OPEN_MS_MAX = 10000, /* from the call to its Open */
     /* A finished stream whose last words are not read is cut off. */
     LINGER_MS_MAX = 5000,
 };
@@ -306,9 +307,15 @@ static bool check_right(struct worker_stream *s)
 
 static bool check_stall(struct worker_stream *s, double now_ms)
 {
-    struct wire_status status;
-    mcp_error          error;
+    const struct wire_status unopened = { .code = WIRE_DEADLINE_EXCEEDED,
+                                          .text = "no Open came within 10 s of the call" };
+    struct wire_status       status;
+    mcp_error                error;
 
+    if (s->channel == NULL && now_ms - s->progress_ms > OPEN_MS_MAX) {
+        finish(s, &unopened);
+        return false;
+    }
     if (s->channel == NULL || (s->held == NULL && !wire_channel_pending(s->channel)) ||
         now_ms - s->progress_ms < STALL_MS_MAX)
         return true;
@@ -501,6 +508,7 @@ const struct net_stream_ops *worker_stream_open(struct worker_service *service,
         return NULL;
     }
     s->link = link;
+    s->progress_ms = net_loop_now_ms(net_conn_loop(net_stream_conn(stream)));
     s->stall_ms = fault_of(service, stream);
     atomic_init(&s->jobs, 0);
     atomic_init(&s->half_closed, false);

@@ -15,11 +15,16 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { EVERY_MS = 1000, EVERY_MS_MIN = 100, REQUEST_BYTES_MAX = 1024 };
+enum {
+    EVERY_MS = 1000,
+    EVERY_MS_MIN = 100,
+    REQUEST_BYTES_MAX = 1024,
+    REQUEST_MS_MAX = 10000, /* from the call to its message */
+};
 
 struct watch {
     struct worker_call call;  /* first */
-    struct net_timer   timer; /* Compute only */
+    struct net_timer   timer; /* until its message has come; then, Compute only, for events */
     bool               health;
     bool               begun; /* its one message has come */
     bool               finished;
@@ -90,7 +95,13 @@ static void set_timer(struct watch *w)
 static void run_timer(struct net_timer *timer)
 {
     struct watch *w = (struct watch *)(void *)((char *)timer - offsetof(struct watch, timer));
+    mcp_error     error;
 
+    if (!w->begun) {
+        finish(w, base_fail(&error, MCP_ETIMEOUT, "no message came within 10 s of the call"),
+               &error);
+        return;
+    }
     tell(w);
     if (!w->finished)
         set_timer(w);
@@ -134,6 +145,7 @@ static int begin(struct watch *w, const uint8_t *bytes, size_t count, mcp_error 
     memcpy(w->request, bytes, count);
     w->request_bytes = count;
     w->begun = true;
+    net_timer_cancel(&w->timer);
     if (w->health)
         return MCP_OK;
     rc = wire_watch_request_decode(&every_ms, bytes, count, err);
@@ -207,6 +219,7 @@ const struct net_stream_ops *worker_watch_open(struct worker_service *s, struct 
     w->health = strcmp(path, WIRE_PATH_HEALTH_WATCH) == 0;
     w->timer.run = run_timer;
     worker_call_init(&w->call, &kind, s, stream);
+    net_timer_set(&w->timer, w->call.loop, net_loop_now_ms(w->call.loop) + REQUEST_MS_MAX);
     *ctx = w;
     return &ops;
 }

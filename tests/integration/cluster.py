@@ -158,14 +158,14 @@ def run_args(model, keys, *arguments, threads=1):
             "--json", *map(str, arguments)]
 
 
-def try_run(model, keys, *arguments, threads=1, timeout_s=120):
+def try_run(model, keys, *arguments, threads=1, timeout_s=60):
     """`mcp run --json` as it ended: returncode, stdout, stderr."""
     return subprocess.run(run_args(model, keys, *arguments, threads=threads), text=True,
                           stdin=subprocess.DEVNULL, capture_output=True, timeout=timeout_s,
                           env=clean_environment(), check=False)
 
 
-def run(model, keys, *arguments, threads=1, timeout_s=300):
+def run(model, keys, *arguments, threads=1, timeout_s=60):
     """`mcp run --json`; its object."""
     done = try_run(model, keys, *arguments, threads=threads, timeout_s=timeout_s)
     if done.returncode != 0:
