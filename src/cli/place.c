@@ -340,7 +340,7 @@ int cli_place_open(struct cli_place *place, const mcp_model *model, const struct
     }
     if (cli_args_given(args, "n-gpu-layers") && engine->gpu_layers != 0 &&
         strcmp(place->devices, "cpu") == 0)
-        cli_note("-ngl/--n-gpu-layers has no effect: all layers here run on the CPU");
+        cli_note("-ngl/--n-gpu-layers has no effect: all layers run on the CPU");
     rc = mcp_session_open(&place->session, place->mode == CLI_MODE_LOCAL ? place->engines[0] : NULL,
                           &session, &err);
     if (rc < 0)

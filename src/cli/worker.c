@@ -181,7 +181,7 @@ static const struct cli_option share_options[] = {
 /* The rows of cli_engine_options before --cuts: what follows is for who cuts. */
 enum { ENGINE_OPTIONS = 9 };
 
-/* ---- signals -------------------------------------------------------------------------------- */
+/* ---- signals ------------------------------------------------------------------------ */
 
 /* The handler writes the signal's number here; it may run on any thread. */
 static int wake[2] = { -1, -1 };
@@ -219,7 +219,7 @@ static int next_signal(int timeout_ms)
     return 0;
 }
 
-/* ---- opening ------------------------------------------------------------------------------------ */
+/* ---- opening ------------------------------------------------------------------------ */
 
 /* "4-26" into [*first, *last); 0, or -1 with the line printed. */
 static int parse_layers(const char *text, const mcp_model *model, uint32_t *first, uint32_t *last)
@@ -293,7 +293,7 @@ static int open_worker(struct serving *s, const struct worker_args *given)
     return 0;
 }
 
-/* ---- what it says --------------------------------------------------------------------------- */
+/* ---- what it says ------------------------------------------------------------------- */
 
 static int print_ready(const struct serving *s, const struct worker_args *given)
 {
@@ -342,7 +342,7 @@ static int print_invitation(const struct serving *s, const struct worker_args *g
     return CLI_OK;
 }
 
-/* ---- serving ------------------------------------------------------------------------------------ */
+/* ---- serving ------------------------------------------------------------------------ */
 
 /* Until a signal has drained it.  SIGHUP has nothing to do: keys are looked at once a second. */
 static void serve(struct serving *s, const struct worker_args *given)

@@ -45,7 +45,7 @@ static int fail(mcp_error *err, int code, const char *format, ...)
     return code;
 }
 
-/* ---- the page --------------------------------------------------------------------------------- */
+/* ---- the page ----------------------------------------------------------------------- */
 
 static enum MHD_Result respond(struct MHD_Connection *connection, unsigned status, const char *type,
                                struct MHD_Response *response)
@@ -93,7 +93,7 @@ static enum MHD_Result handle(void *ctx, struct MHD_Connection *connection, cons
                    MHD_create_response_from_buffer(strlen(page), page, MHD_RESPMEM_MUST_FREE));
 }
 
-/* ---- the address ------------------------------------------------------------------------------- */
+/* ---- the address -------------------------------------------------------------------- */
 
 /* "HOST:PORT" or "[HOST]:PORT" to its first address. */
 static int resolve(const char *listen, struct addrinfo **found, mcp_error *err)

@@ -31,6 +31,10 @@ def stream(mcp_bin, smollm2, *args, **kwargs):
 # ---- the answer ---------------------------------------------------------------------
 
 
+def places(plan):
+    return [(s["first"], s["last"], s["where"], s["device"]) for s in plan["stages"]]
+
+
 def test_json_holds_what_was_promised(reference, smollm2):
     assert {"text": str, "tokens": list, "prompt_tokens": int, "generated_tokens": int,
             "ttft_ms": float, "prompt_per_second": float, "predicted_per_second": float,
@@ -41,8 +45,15 @@ def test_json_holds_what_was_promised(reference, smollm2):
     assert 5 < reference["prompt_tokens"] < 100
     assert reference["stop_reason"] == "length"
     assert reference["ttft_ms"] > 0 and reference["predicted_per_second"] > 0
-    assert reference["plan"] == {"mode": "local", "cuts": [],
-                                 "stages": [{"first": 0, "last": 30, "device": "cpu"}]}
+    plan = reference["plan"]
+    assert plan["mode"] == "local" and plan["cuts"] == []
+    assert places(plan) == [(0, 30, "here", "cpu")]
+    assert plan["stages"][0]["windows"] == TOKENS
+    assert plan["stages"][0]["positions"] == reference["prompt_tokens"] + TOKENS - 1
+    assert 0 < plan["stages"][0]["compute_ms"] <= plan["stages"][0]["elapsed_ms"]
+    assert reference["codec"] == "none"
+    assert (reference["bytes_out"], reference["bytes_in"], reference["failovers"]) == (0, 0, 0)
+    assert reference["windows"] == TOKENS and reference["stall_ms_max"] > 0
     memory = reference["memory"]
     assert memory["peak_rss_bytes"] > memory["kv_bytes"] > 0
     assert memory["weight_bytes"] > smollm2.stat().st_size // 2
@@ -78,8 +89,7 @@ def test_cuts_change_nothing(mcp_bin, smollm2, reference, cuts):
     assert cut["tokens"] == reference["tokens"]
     edges = [0, *map(int, cuts.split(",")), 30]
     assert cut["plan"]["cuts"] == edges[1:-1]
-    assert cut["plan"]["stages"] == [{"first": a, "last": b, "device": "cpu"}
-                                     for a, b in zip(edges, edges[1:])]
+    assert places(cut["plan"]) == [(a, b, "here", "cpu") for a, b in zip(edges, edges[1:])]
 
 
 def test_a_seed_repeats_its_answer_and_another_one_differs(mcp_bin, smollm2):
