@@ -41,6 +41,10 @@ struct agent_endpoint {
     uint64_t               urgent_number;
     bool                   lost;
     bool                   closing; /* Close is queued: half-close when it has left */
+    /* A message that the connection, full with other streams', has refused: first to leave. */
+    uint8_t *held;
+    size_t   held_bytes;
+    bool     held_bulk;
 };
 
 static void ref(struct agent_endpoint *e)
@@ -53,6 +57,7 @@ static void unref(struct agent_endpoint *e)
     if (atomic_fetch_sub(&e->refs, 1) != 1)
         return;
     mail_unref(e->mail);
+    free(e->held);
     free(e);
 }
 
@@ -267,36 +272,59 @@ static void on_message(struct net_stream *stream, void *ctx, const uint8_t *byte
 
 /* ---- frames to the worker --------------------------------------------------------------------------- */
 
+/* 0: it has left; MCP_EBUSY: it is held until the stream is writable; else a failure. */
+static int push(struct agent_endpoint *e, const uint8_t *bytes, size_t count, bool bulk,
+                mcp_error *err)
+{
+    int rc = net_stream_send(e->stream, bytes, count, bulk ? NET_BULK : NET_URGENT, err);
+
+    if (rc != MCP_EBUSY || e->held != NULL)
+        return rc;
+    e->held = malloc(count);
+    if (e->held == NULL)
+        return base_fail(err, MCP_ENOMEM, "a message of %zu bytes", count);
+    memcpy(e->held, bytes, count);
+    e->held_bytes = count;
+    e->held_bulk = bulk;
+    return rc;
+}
+
 /* Hand to the stream what may leave now.  Half of the stream's queue is kept free, which any
  * message fits. */
 static void pump(struct agent_endpoint *e)
 {
-    double   now = base_clock_ms();
-    uint64_t out, in;
+    double    now = base_clock_ms();
+    uint64_t  out, in;
+    mcp_error err = { 0 };
+    int       rc = MCP_OK;
 
-    while (e->stream != NULL && net_stream_room(e->stream) > NET_QUEUE_BYTES / 2) {
+    if (e->held != NULL && e->stream != NULL) {
+        rc = push(e, e->held, e->held_bytes, e->held_bulk, &err);
+        if (rc != MCP_EBUSY) {
+            free(e->held);
+            e->held = NULL;
+        }
+    }
+    while (rc == MCP_OK && e->stream != NULL && net_stream_room(e->stream) > NET_QUEUE_BYTES / 2) {
         size_t         count;
         bool           bulk;
         const uint8_t *bytes = wire_channel_next(e->channel, now, &count, &bulk);
-        mcp_error      err = { 0 };
-        int            rc;
 
         if (bytes == NULL)
             break;
-        rc = net_stream_send(e->stream, bytes, count, bulk ? NET_BULK : NET_URGENT, &err);
-        if (rc < 0) {
-            struct wire_status status = wire_status_of(rc, &err);
+        rc = push(e, bytes, count, bulk, &err);
+    }
+    if (rc < 0 && rc != MCP_EBUSY) {
+        struct wire_status status = wire_status_of(rc, &err);
 
-            tell_lost(e, &status);
-            net_stream_cancel(e->stream);
-            break;
-        }
+        tell_lost(e, &status);
+        net_stream_cancel(e->stream);
     }
     if (e->channel == NULL)
         return;
     wire_channel_bytes(e->channel, &out, &in);
     atomic_store(&e->bytes_out, out);
-    if (e->closing && e->stream != NULL && !wire_channel_pending(e->channel)) {
+    if (e->closing && e->stream != NULL && e->held == NULL && !wire_channel_pending(e->channel)) {
         e->closing = false;
         net_stream_end(e->stream);
     }

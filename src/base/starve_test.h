@@ -51,7 +51,7 @@ static struct {
 
     pthread_mutex_t lock;                  /* guards live */
     void           *live[STARVE_LIVE_MAX]; /* open addressing; 1 = was freed */
-    int             live_count;
+    atomic_int      live_count;
 } starve = { .lock = PTHREAD_MUTEX_INITIALIZER };
 
 static int starve_note_object(struct dl_phdr_info *info, size_t bytes, void *ctx)

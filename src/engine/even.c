@@ -91,21 +91,23 @@ static void make_up(float *x, size_t count)
     }
 }
 
+/* Made-up numbers, which show every difference; a weight's own rows may be blank, and serve only
+ * where the type cannot be written without knowing what matters to the model. */
 static int fill_weight(struct trial *t, const struct engine_even_weight *weight, mcp_error *err)
 {
-    size_t count = (size_t)ggml_nelements(t->w), bytes = ggml_nbytes(t->w);
-    float *numbers;
-    void  *rows;
+    int64_t  height = t->w->ne[1], apart = weight->rows / height;
+    size_t   row = ggml_row_size(weight->type, weight->width), bytes = ggml_nbytes(t->w);
+    float   *numbers = malloc((size_t)ggml_nelements(t->w) * sizeof(*numbers));
+    uint8_t *rows = malloc(bytes);
 
-    if (weight->data != NULL) {
-        ggml_backend_tensor_set(t->w, weight->data, 0, bytes);
-        return MCP_OK;
-    }
-    numbers = malloc(count * sizeof(*numbers));
-    rows = malloc(bytes);
     if (numbers != NULL && rows != NULL) {
-        make_up(numbers, count);
-        ggml_quantize_chunk(weight->type, numbers, rows, 0, t->w->ne[1], t->w->ne[0], NULL);
+        if (weight->data != NULL && ggml_quantize_requires_imatrix(weight->type)) {
+            for (int64_t i = 0; i < height; i++)
+                memcpy(rows + (size_t)i * row, weight->data + (size_t)(i * apart) * row, row);
+        } else {
+            make_up(numbers, (size_t)ggml_nelements(t->w));
+            ggml_quantize_chunk(weight->type, numbers, rows, 0, height, weight->width, NULL);
+        }
         ggml_backend_tensor_set(t->w, rows, 0, bytes);
     }
     free(rows);

@@ -4,7 +4,8 @@
  * eight, rearranged weights in fours with another kernel for the rest.  Kernels that add in
  * another order give other last bits, so a token could depend on who shares its batch.  Which
  * kernels there are depends on the type, the processor and ggml's version.  So this is tried,
- * with a few rows of the very tensor, before an engine with even_windows takes a place for it.
+ * with a small weight of the same type and width, before an engine with even_windows takes a
+ * place for a tensor.
  *
  * The engine computes such batches by ggml's reference arithmetic, which leaves out split-KV and
  * tiled attention and the tiled products; what remains uneven is the single row, which then goes
@@ -27,7 +28,7 @@ struct engine_even_weight {
     enum ggml_type             type;
     int64_t                    width; /* of a row */
     int64_t                    rows;  /* its number decides between kernels too */
-    const uint8_t             *data;  /* (rows, width), or NULL for made-up numbers */
+    const uint8_t             *data;  /* (rows, width), or NULL when there are none */
     bool                       by_id; /* of an expert: MUL_MAT_ID */
     ggml_backend_buffer_type_t buft;  /* where it would lie */
 };

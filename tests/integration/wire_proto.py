@@ -90,17 +90,22 @@ def channel(endpoint, keys, role="client", **options):
     return grpc.secure_channel(endpoint, credentials(keys, role), arguments)
 
 
+def _to_bytes(message):
+    return message if isinstance(message, bytes) else message.SerializeToString()
+
+
 def add_servicer(server, servicer):
-    """Serve `servicer` (methods Describe, Execute, Watch, Probe, those that it has)."""
+    """Serve `servicer` (methods Describe, Execute, Watch, Probe, those that it has).  What they
+    return or yield may also be bytes, which are sent as they are."""
     kinds = {
-        "Describe": (grpc.unary_unary_rpc_method_handler, pb.DescribeRequest, pb.DescribeReply),
-        "Execute": (grpc.stream_stream_rpc_method_handler, pb.ExecuteRequest, pb.ExecuteReply),
-        "Watch": (grpc.unary_stream_rpc_method_handler, pb.WatchRequest, pb.WatchEvent),
-        "Probe": (grpc.stream_stream_rpc_method_handler, pb.ProbeRequest, pb.ProbeReply),
+        "Describe": (grpc.unary_unary_rpc_method_handler, pb.DescribeRequest),
+        "Execute": (grpc.stream_stream_rpc_method_handler, pb.ExecuteRequest),
+        "Watch": (grpc.unary_stream_rpc_method_handler, pb.WatchRequest),
+        "Probe": (grpc.stream_stream_rpc_method_handler, pb.ProbeRequest),
     }
     handlers = {
-        name: make(getattr(servicer, name), request.FromString, reply.SerializeToString)
-        for name, (make, request, reply) in kinds.items() if hasattr(servicer, name)
+        name: make(getattr(servicer, name), request.FromString, _to_bytes)
+        for name, (make, request) in kinds.items() if hasattr(servicer, name)
     }
     server.add_generic_rpc_handlers(
         (grpc.method_handlers_generic_handler("mcp.v1.Compute", handlers),))
