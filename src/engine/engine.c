@@ -201,7 +201,6 @@ int engine_open(struct mcp_engine **out, const struct mcp_model *model, const mc
     if (e == NULL)
         return base_fail(err, MCP_ENOMEM, "engine");
     e->model = model;
-    e->even = opts->even_windows != 0;
     engine_devices_init();
     rc = check_opts(e, opts, err);
     if (rc == MCP_OK)
@@ -240,9 +239,11 @@ int engine_open(struct mcp_engine **out, const struct mcp_model *model, const mc
      * threads that wait for each other.  Whether it loaded is not the engine's business. */
     (void)model_get_vocab(model, NULL);
     e->info.flash = flash;
-    e->info.even_windows = e->even;
-    for (uint32_t i = 0; i < e->shard_count; i++)
+    e->info.even_windows = 1;
+    for (uint32_t i = 0; i < e->shard_count; i++) {
+        e->even = e->even || (opts->even_windows != 0 && !e->shards[i].device->gpu);
         e->info.even_windows &= e->shards[i].weights.even;
+    }
     if (e->info.first == 0)
         e->info.weight_bytes += model->tensors.global[G_TOKEN_EMBD]->bytes;
     *out = e;

@@ -56,7 +56,7 @@ struct mcp_engine {
     struct engine_shard     shards[ENGINE_SHARDS_MAX];
     uint32_t                shard_count;
     atomic_int              cancel;
-    bool                    even; /* even_windows: batches are formed and computed for it */
+    bool                    even; /* even_windows, and there is a CPU: batches are formed for it */
 
     /* Scratch of one forward, sized at opening. */
     struct engine_host     hidden[2]; /* (ubatch_tokens, n_embd): in and out of a shard */

@@ -147,6 +147,7 @@ static char *foreign_public(EVP_PKEY *key)
 
     assert_non_null(key);
     assert_int_equal(PEM_write_bio_PUBKEY(bio, key), 1);
+    assert_int_equal(BIO_write(bio, "", 1), 1); /* ends the text */
     count = BIO_get_mem_data(bio, &text);
     text = strndup(text, (size_t)count);
     BIO_free(bio);

@@ -97,6 +97,7 @@ static void a_bad_key_file_fails_the_load(void **state)
 
     (void)state;
     assert_int_equal(PEM_write_bio_PUBKEY(bio, rsa), 1);
+    assert_int_equal(BIO_write(bio, "", 1), 1); /* ends the text */
     count = BIO_get_mem_data(bio, &text);
     text = strndup(text, (size_t)count);
     made_file(path, "token-x.pub", 0644, text);
