@@ -3,9 +3,9 @@
  * SPDX-License-Identifier: MIT */
 #include "agent/session.h"
 
+#include "agent/digest.h"
 #include "base/clock.h"
 #include "base/fail.h"
-#include "base/sha256.h"
 #include "model/sampler.h"
 #include "wire/codec.h"
 
@@ -133,25 +133,6 @@ static int stages_in_the_cloud(struct mcp_session *s, mcp_error *err)
     return rc;
 }
 
-/* SHA-256 over the weights fingerprints of [first, last), as Open.weights. */
-static int weights_digest(const struct mcp_model *model, uint32_t first, uint32_t last,
-                          uint8_t digest[WIRE_DIGEST_BYTES], mcp_error *err)
-{
-    struct base_sha256 *h = base_sha256_new();
-    uint8_t             layer[WIRE_DIGEST_BYTES];
-    int                 rc = MCP_OK;
-
-    for (uint32_t i = first; i < last && rc == MCP_OK; i++) {
-        rc = model_weights_fingerprint(model, (int)i, layer, err);
-        base_sha256_add(h, layer, sizeof(layer));
-    }
-    if (rc < 0)
-        (void)base_sha256_finish(h, digest, NULL);
-    else
-        rc = base_sha256_finish(h, digest, err);
-    return rc;
-}
-
 /* Which workers fit, as far as they have said what they hold; the others stay out. */
 static int check_workers(struct mcp_session *s, struct session_stage *stage, mcp_error *err)
 {
@@ -161,7 +142,7 @@ static int check_workers(struct mcp_session *s, struct session_stage *stage, mcp
     bool            found = false;
 
     if (rc == MCP_OK && !s->mixed)
-        rc = weights_digest(s->model, stage->first, stage->last, stage->weights, err);
+        rc = agent_weights_digest(s->model, stage->first, stage->last, stage->weights, err);
     if (rc < 0)
         return rc;
     rc = base_fail(err, MCP_ERANGE, "no worker that is connected holds layers [%u, %u)",
