@@ -25,12 +25,17 @@ struct plain_kind {
                   mcp_error *err);
 };
 
+enum { PROBE_REQUEST_BYTES = 32 }; /* a stamp and a size, encoded */
+
 struct plain {
     struct worker_service   *service;
     const struct plain_kind *kind;
     struct answer            answer; /* waits for room; until then no message is taken */
     bool                     half_closed;
     bool                     finished;
+    /* A Probe that waits for room is kept as what it asks for, not as the large answer. */
+    uint8_t request[PROBE_REQUEST_BYTES];
+    size_t  request_bytes;
 };
 
 /* ---- answers ------------------------------------------------------------------------ */
@@ -119,22 +124,32 @@ static void give(struct net_stream *stream, struct plain *p)
 
     rc = net_stream_send(stream, p->answer.bytes, p->answer.count, p->answer.class, &error);
     net_stream_pause(stream, rc == MCP_EBUSY);
-    if (rc == MCP_EBUSY)
+    if (rc == MCP_EBUSY && p->request_bytes == 0)
         return;
     free(p->answer.bytes);
     p->answer.bytes = NULL;
+    if (rc == MCP_EBUSY)
+        return;
+    p->request_bytes = 0;
     if (rc < 0 || p->kind->once || p->half_closed)
         finish(stream, p, rc, &error);
 }
 
 static void message(struct net_stream *stream, void *ctx, const uint8_t *bytes, size_t count)
 {
-    struct plain *p = ctx;
-    mcp_error     error = { 0 };
-    int           rc;
+    struct plain     *p = ctx;
+    struct wire_probe asked;
+    mcp_error         error = { 0 };
+    int               rc;
 
     if (p->finished)
         return;
+    if (p->kind->answer == probe && bytes != p->request &&
+        wire_probe_decode(&asked, WIRE_REQUEST, bytes, count, NULL) == MCP_OK) {
+        asked.data = NULL;
+        asked.bytes = 0;
+        p->request_bytes = wire_probe_encode(&asked, WIRE_REQUEST, p->request, sizeof(p->request));
+    }
     p->answer = (struct answer){ .class = NET_URGENT };
     rc = p->kind->answer(p->service, bytes, count, &p->answer, &error);
     if (rc < 0)
@@ -147,7 +162,11 @@ static void writable(struct net_stream *stream, void *ctx)
 {
     struct plain *p = ctx;
 
-    if (!p->finished && p->answer.bytes != NULL)
+    if (p->finished)
+        return;
+    if (p->request_bytes > 0)
+        message(stream, p, p->request, p->request_bytes);
+    else if (p->answer.bytes != NULL)
         give(stream, p);
 }
 
@@ -158,7 +177,7 @@ static void half_closed(struct net_stream *stream, void *ctx)
     int           rc = MCP_OK;
 
     p->half_closed = true;
-    if (p->finished || p->answer.bytes != NULL)
+    if (p->finished || p->answer.bytes != NULL || p->request_bytes > 0)
         return;
     if (p->kind->once)
         rc = base_fail(&error, MCP_EINVAL, "%s takes one message, none came", p->kind->path);

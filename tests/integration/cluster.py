@@ -12,6 +12,8 @@ import re
 import signal
 import subprocess
 import threading
+import time
+import urllib.request
 from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
@@ -122,11 +124,20 @@ class Process:
 class Worker(Process):
     def __init__(self, model, keys, *arguments, listen="127.0.0.1:0", threads=1):
         super().__init__([mcp_program(), "worker", "-m", str(model), "--keys", str(keys), "--listen",
-                          listen, "-t", str(threads), *map(str, arguments)])
-        match = re.search(r"ready (\S+:(\d+))", self.ready)
-        assert match, self.ready
-        self.endpoint = match.group(1)
-        self.port = int(match.group(2))
+                          listen, "-t", str(threads), "--json", *map(str, arguments)])
+        self.facts = json.loads(self.ready)
+        self.endpoint = self.facts["ready"]
+        self.port = int(self.endpoint.rpartition(":")[2])
+
+    def metrics(self):
+        """The page for Prometheus, of a worker with `--metrics 127.0.0.1:0`."""
+        with urllib.request.urlopen(f"http://{self.facts['metrics']}/metrics", timeout=10) as page:
+            return page.read().decode()
+
+    def rss(self):
+        """Bytes of memory that it holds now."""
+        status = Path(f"/proc/{self.pid}/status").read_text()
+        return int(re.search(r"^VmRSS:\s+(\d+) kB", status, re.M).group(1)) << 10
 
 
 class Link(Process):
@@ -171,3 +182,37 @@ def run(model, keys, *arguments, threads=1, timeout_s=60):
     if done.returncode != 0:
         raise RuntimeError(done.stderr.strip())
     return json.loads(done.stdout.splitlines()[-1])
+
+
+class Agent:
+    """`mcp run --json` under way."""
+
+    def __init__(self, model, keys, *arguments, threads=1):
+        self.process = subprocess.Popen(run_args(model, keys, *arguments, threads=threads),
+                                        text=True, stdin=subprocess.DEVNULL,
+                                        stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+                                        env=clean_environment())
+
+    def wait_for_bytes(self, link, count, timeout_s=30):
+        """Until `link` has carried so many bytes to it."""
+        end = time.monotonic() + timeout_s
+        while link.stats()["down"] < count:
+            assert self.process.poll() is None, self.process.communicate()
+            assert time.monotonic() < end, link.stats()
+            time.sleep(0.005)
+
+    def end(self, timeout_s=60):
+        """Its exit status, JSON object (None: none) and standard error."""
+        try:
+            out, err = self.process.communicate(timeout=timeout_s)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            self.process.communicate()
+            raise
+        return self.process.returncode, json.loads(out.splitlines()[-1]) if out else None, err
+
+    def result(self, timeout_s=60):
+        status, shown, err = self.end(timeout_s)
+        if status != 0:
+            raise RuntimeError(err.strip())
+        return shown

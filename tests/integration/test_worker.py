@@ -17,7 +17,9 @@ PROMPT = ("-p", "one two three four", "--raw", "--temp", "0", "--ignore-eos", "-
 
 
 def test_the_ready_line(tiny, keys):  # noqa: F811
-    with Worker(tiny, keys, "--layers", "1-5", "-np", "3") as worker:
+    command = [mcp_program(), "worker", "-m", str(tiny), "--keys", str(keys), "-t", "1", "--listen",
+               "127.0.0.1:0", "--layers", "1-5", "-np", "3"]
+    with Process(command) as worker:
         assert re.fullmatch(rf"ready 127\.0\.0\.1:\d+ layers \[1,5\) of {LAYERS} sessions 3",
                             worker.ready)
         assert worker.stop() == 0

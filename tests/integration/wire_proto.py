@@ -53,7 +53,7 @@ class Stub:
             return channel.unary_unary(path, request.SerializeToString, reply.FromString)
 
         self.Describe = unary(COMPUTE + "Describe", pb.DescribeRequest, pb.DescribeReply)
-        self.Execute = channel.stream_stream(COMPUTE + "Execute", pb.ExecuteRequest.SerializeToString,
+        self.Execute = channel.stream_stream(COMPUTE + "Execute", _to_bytes,
                                              pb.ExecuteReply.FromString)
         self.Watch = channel.unary_stream(COMPUTE + "Watch", pb.WatchRequest.SerializeToString,
                                           pb.WatchEvent.FromString)
