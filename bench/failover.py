@@ -230,7 +230,7 @@ def add(report, kind, results):
 
 
 def parser():
-    p = common.parser_of(__doc__, rounds=None)
+    p = common.parser_of(__doc__)
     p.add_argument("-n", "--trials", type=int, default=40, help="(default %(default)s)")
     p.add_argument("--rtt", type=float, default=20.0, help="ms (default %(default)s)")
     p.add_argument("--mbit", type=float, default=100.0, help="0 = unlimited (default %(default)s)")

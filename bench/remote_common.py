@@ -51,11 +51,13 @@ def in_turns(rounds, ours, theirs):
 
 # ---- options, tables, the end --------------------------------------------------------------
 
-def parser_of(doc, rounds):
+def parser_of(doc, rounds=None, model=True):
+    """Options that a bench of this kind has; rounds: the default of -r, None = it has none."""
     parser = argparse.ArgumentParser(description=doc,
                                      formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("-m", "--model", default=os.environ.get("MCP_MODEL_SMOLLM2"),
-                        help="GGUF file (default: $MCP_MODEL_SMOLLM2)")
+    if model:
+        parser.add_argument("-m", "--model", default=os.environ.get("MCP_MODEL_SMOLLM2"),
+                            help="GGUF file (default: $MCP_MODEL_SMOLLM2)")
     if rounds is not None:
         parser.add_argument("-r", "--rounds", type=int, default=rounds)
     parser.add_argument("--json", metavar="FILE", help="write the rows there as an object")
@@ -64,11 +66,11 @@ def parser_of(doc, rounds):
 
 def parse(parser):
     args = parser.parse_args()
-    if args.model is None:
+    if "model" in args and args.model is None:
         parser.error("-m is required, or MCP_MODEL_SMOLLM2 in the environment")
-    if not os.path.isfile(args.model):
+    if "model" in args and not os.path.isfile(args.model):
         parser.error(f"{args.model}: no such file")
-    if getattr(args, "rounds", 1) < 1:
+    if "rounds" in args and args.rounds < 1:
         parser.error("-r must be at least 1")
     return args
 
@@ -158,6 +160,15 @@ def bench_program(name):
     if not os.access(path, os.X_OK):
         raise Failed(f"no {path}: build first (./dev build), or set MCP_BENCH_BIN")
     return path
+
+
+def run_json_lines(command, timeout_s=120):
+    """The objects that a program prints, one a line."""
+    done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True,
+                          timeout=timeout_s, check=False)
+    if done.returncode != 0:
+        raise Failed(f"{os.path.basename(command[0])}: {done.stderr.strip()[-500:]}")
+    return [json.loads(line) for line in done.stdout.splitlines()]
 
 
 def model_made(folder, **sizes):

@@ -20,8 +20,6 @@ as large as the questions (a stage in the middle), and with small ones (the last
 
 Needs llama-bench and ggml-rpc-server ($MCP_LLAMA_BIN).
 """
-import json
-import subprocess
 import sys
 import tempfile
 
@@ -93,19 +91,11 @@ def prefill(report, args, keys, model, name, cuts, prompts, peer_ngl=None):
 
 # ---- connections ---------------------------------------------------------------------------
 
-def run_json_lines(command):
-    done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True,
-                          timeout=120, check=False)
-    if done.returncode != 0:
-        raise common.Failed(done.stderr.strip()[-500:])
-    return [json.loads(line) for line in done.stdout.splitlines()]
-
-
 def connections(report, args, keys, worker_port, grpcio_port, rtt):
     with common.cluster.Link(worker_port, rtt, args.mbit) as ours, \
             common.cluster.Link(grpcio_port, rtt, args.mbit) as theirs:
         def visit(count):
-            return run_json_lines([common.bench_program("connect"), "--keys", str(keys),
+            return common.run_json_lines([common.bench_program("connect"), "--keys", str(keys),
                                    "--connect", ours.endpoint, "--rounds", "1", "--bytes",
                                    str(count)])[0]
 
@@ -135,7 +125,7 @@ def behind(report, args, keys, model, last, answers):
     rtt, mbit = 20.0, 100.0
     with common.cluster.Worker(model, keys, "--layers", f"1-{last}") as w, \
             common.cluster.Link(w.port, rtt, mbit) as link:
-        rows = [run_json_lines([common.bench_program("behind"), "-m", model, "--keys", str(keys),
+        rows = [common.run_json_lines([common.bench_program("behind"), "-m", model, "--keys", str(keys),
                                 "--connect", link.endpoint, "--cuts", f"1,{last}", "--codec",
                                 args.codec])[0] for _ in range(args.rounds)]
     rates = [row["bulk_bytes"] * 8e-3 / (row["bulk_ms"] - rtt) for row in rows]

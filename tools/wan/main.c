@@ -84,7 +84,7 @@ static uint64_t delay_ns(void)
 /* ---- connections ------------------------------------------------------------------------ */
 
 /* Ask epoll for what this descriptor can be used for now, and nothing else. */
-static void watch(struct conn *c, int end)
+static void watch(struct conn *c, int end, uint64_t now)
 {
     size_t             arrived;
     uint32_t           want = 0;
@@ -96,7 +96,7 @@ static void watch(struct conn *c, int end)
         want |= EPOLLIN;
     if (end == DOWN && c->connecting)
         want |= EPOLLOUT;
-    if (!wan.hole && wan_path_arrived(&c->path[1 - end], now_ns(), &arrived) != NULL)
+    if (!wan.hole && wan_path_arrived(&c->path[1 - end], now, &arrived) != NULL)
         want |= EPOLLOUT;
     if (want == c->watched[end])
         return;
@@ -341,8 +341,9 @@ static void read_commands(bool *quit)
 
 /* ---- the program ---------------------------------------------------------------------------- */
 
-/* Nanoseconds until something arrives; UINT64_MAX = nothing is on the way. */
-static uint64_t next_wait_ns(void)
+/* Nanoseconds until something arrives that had not at `seen`, when descriptors were watched for
+ * what had; UINT64_MAX = nothing is on the way. */
+static uint64_t next_wait_ns(uint64_t seen)
 {
     uint64_t now = now_ns(), next = UINT64_MAX;
 
@@ -352,20 +353,21 @@ static uint64_t next_wait_ns(void)
         for (int d = 0; d < 2; d++) {
             uint64_t at = wan_path_next_ns(&c->path[d]);
 
-            /* What has arrived already waits for the socket, not for the clock. */
-            if (at > now && at < next)
+            /* What had arrived waits for the socket, not for the clock. */
+            if (at > seen && at < next)
                 next = at;
         }
-    return next == UINT64_MAX ? next : next - now;
+    return next == UINT64_MAX ? next : next > now ? next - now : 0;
 }
 
 static int run(void)
 {
     struct epoll_event events[64];
     bool               quit = false;
+    uint64_t           seen = 0;
 
     while (!quit) {
-        uint64_t        wait = next_wait_ns();
+        uint64_t        wait = next_wait_ns(seen);
         struct timespec timeout = { (time_t)(wait / 1000000000u), (long)(wait % 1000000000u) };
         int count = epoll_pwait2(wan.epoll, events, 64, wait == UINT64_MAX ? NULL : &timeout, NULL);
 
@@ -384,9 +386,10 @@ static int run(void)
         for (struct conn *c = wan.conns; c != NULL; c = c->next)
             serve(c);
         bury();
+        seen = now_ns();
         for (struct conn *c = wan.conns; c != NULL; c = c->next) {
-            watch(c, UP);
-            watch(c, DOWN);
+            watch(c, UP, seen);
+            watch(c, DOWN, seen);
         }
     }
     return 0;
