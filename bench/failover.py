@@ -265,8 +265,8 @@ def main():
     for kind in (*WITH_STANDBY, TOGETHER, "early", "alone", "drained"):
         if results[kind]:
             add(report, kind, results[kind])
-    report.note(f"Bars: the same text each time; lost in the decode p50 <= {STALL_P50_MS:g}, p95 <= "
-                f"{STALL_P95_MS:g} ms; drained <= {DRAIN_MS:g} ms.")
+    report.note(f"Bars: the same text each time; lost in the decode p50 <= {STALL_P50_MS:g} and "
+                f"p95 <= {STALL_P95_MS:g} ms; drained <= {DRAIN_MS:g} ms.")
     report.save()
 
 

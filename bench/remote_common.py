@@ -64,6 +64,11 @@ def parser_of(doc, rounds=None, model=True):
     return parser
 
 
+def numbers(text):
+    """An option's "0,5.5,20"."""
+    return [float(word) for word in text.split(",")]
+
+
 def parse(parser):
     args = parser.parse_args()
     if "model" in args and args.model is None:

@@ -125,9 +125,9 @@ def behind(report, args, keys, model, last, answers):
     rtt, mbit = 20.0, 100.0
     with common.cluster.Worker(model, keys, "--layers", f"1-{last}") as w, \
             common.cluster.Link(w.port, rtt, mbit) as link:
-        rows = [common.run_json_lines([common.bench_program("behind"), "-m", model, "--keys", str(keys),
-                                "--connect", link.endpoint, "--cuts", f"1,{last}", "--codec",
-                                args.codec])[0] for _ in range(args.rounds)]
+        command = [common.bench_program("behind"), "-m", model, "--keys", str(keys), "--connect",
+                   link.endpoint, "--cuts", f"1,{last}", "--codec", args.codec]
+        rows = [common.run_json_lines(command)[0] for _ in range(args.rounds)]
     rates = [row["bulk_bytes"] * 8e-3 / (row["bulk_ms"] - rtt) for row in rows]
     values = {key: common.median(row[key] for row in rows) for key in rows[0]}
     report.add([("behind_p50_ms", "<=", rtt + BEHIND_MS), ("part", ">=", BEHIND_RATE)],
@@ -184,9 +184,10 @@ def main():
                       ("part", "of the rate", "%.2f")])
         behind(report, args, keys, wide, 2, "as large")
         behind(report, args, keys, wide, 3, "small")
-    report.note(f"Bars: what RTT and first chunk leave / slowest <= {PREFILL_BAR}; first frame <= 2 RTT + {COLD_MS:g} ms, first "
-                f"answer <= 3 RTT + {COLD_MS:g} ms, cold / warm <= {COLD_BAR}; behind p50 <= RTT + "
-                f"{BEHIND_MS:g} ms at >= {BEHIND_RATE} of the rate.")
+    report.note(f"Bars: what RTT and first chunk leave / slowest <= {PREFILL_BAR}; first frame <= "
+                f"2 RTT + {COLD_MS:g} ms, first answer <= 3 RTT + {COLD_MS:g} ms, cold / warm <= "
+                f"{COLD_BAR}; behind p50 <= RTT + {BEHIND_MS:g} ms at >= {BEHIND_RATE} of the "
+                "rate.")
     report.save()
 
 

@@ -1,9 +1,10 @@
 # SPDX-License-Identifier: MIT
 """Clients of sessions.py: good ones that count, and those that a worker must survive.
 
-    python sessions_common.py ROLE ENDPOINT KEYS CONTEXT SECONDS
+    python sessions_common.py ROLE ENDPOINT KEYS CONTEXT SESSIONS SECONDS
 
-runs one role of ROLES for so long and prints what it saw as one line of JSON.  Each role is a
+runs one role of ROLES for so long and prints what it saw as one line of JSON.  CONTEXT and SESSIONS
+are the worker's.  Each role is a
 process of its own, as users are: one that is killed takes no other with it.  The generating
 clients use grpc.aio, one connection a session.
 """
@@ -119,12 +120,13 @@ def describe(endpoint, keys):
 # ---- roles ---------------------------------------------------------------------------------
 
 class Role:
-    def __init__(self, endpoint, keys, ctx, seconds):
-        self.endpoint, self.keys, self.ctx = endpoint, keys, ctx
+    def __init__(self, endpoint, keys, ctx, sessions, seconds):
+        self.endpoint, self.keys, self.ctx, self.sessions = endpoint, keys, ctx, sessions
         self.until = time.monotonic() + seconds
         self.model = describe(endpoint, keys)
         self.random = random.Random(os.getpid())
-        self.seen = {"answers": 0, "tokens": 0, "refused": 0, "without_retry": 0, "ended": 0}
+        self.seen = dict.fromkeys(
+            ("opened", "answers", "tokens", "refused", "without_retry", "ended"), 0)
 
     def going(self):
         return time.monotonic() < self.until
@@ -152,8 +154,12 @@ class Role:
             await session.drop()
         await asyncio.sleep(min(wait_s, max(0.0, self.until - time.monotonic())))
 
-    async def answer(self, session, qos, prompt, count):
+    async def open(self, session, qos):
         await session.open(self.ctx, qos)
+        self.seen["opened"] += 1
+
+    async def answer(self, session, qos, prompt, count):
+        await self.open(session, qos)
         times = await session.generate(self.prompt(prompt), count)
         self.seen["answers"] += 1
         self.seen["tokens"] += len(times)
@@ -194,7 +200,7 @@ async def batch(role, count):
 async def flood(role):
     """Open and leave, as fast as it goes, whatever the worker says."""
     async def work(session):
-        await session.open(role.ctx, "QOS_BATCH")
+        await role.open(session, "QOS_BATCH")
 
     async def client():
         while role.going():
@@ -209,7 +215,7 @@ async def stall(role):
     vocab = role.model.n_vocab
 
     async def work(session):
-        await session.open(role.ctx, "QOS_BATCH")
+        await role.open(session, "QOS_BATCH")
         for epoch in range(1 << 20):
             for number in range(role.ctx // count):
                 if not role.going():
@@ -254,8 +260,7 @@ ROLES = {
 
 def main():
     name, endpoint, keys, ctx, sessions, seconds = sys.argv[1:]
-    role = Role(endpoint, keys, int(ctx), float(seconds))
-    role.sessions = int(sessions)
+    role = Role(endpoint, keys, int(ctx), int(sessions), float(seconds))
     asyncio.run(ROLES[name](role))
     print(json.dumps(role.seen))
 
