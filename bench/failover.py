@@ -170,12 +170,14 @@ class Trials:
         return carried.index(max(carried))
 
     def wait(self, answer, kind):
-        """A random moment: of the prompt, or of the decode but for its end."""
+        """A random moment: of the prompt, or of the decode but for its end (a session that is to
+        move needs some time in which it does not hurry)."""
         if kind == "early":
             until = answer.began + self.random.uniform(0.2, 0.9) * self.first_s
         else:
             answer.first()
-            until = time.monotonic() + self.random.uniform(0, 0.8) * self.decode_s
+            until = time.monotonic() + self.decode_s * self.random.uniform(
+                0, 0.3 if kind == "drained" else 0.8)
         if not answer.read(until):
             raise common.Failed("the answer was over before the fault: is the machine busy?")
 
@@ -208,7 +210,7 @@ def schedule(count):
     """So many trials over the kinds, mixed: four of five lose a worker in the decode."""
     kinds = []
     while len(kinds) < count:
-        for other in ("early", "alone", "drained"):
+        for other in ("drained", "early", "drained", "alone"):
             kinds += [*WITH_STANDBY, other]
     return kinds[:count]
 

@@ -65,6 +65,8 @@ typedef struct {
      * the session's first engine) and go on here; NULL = fail. */
     const mcp_engine_opts *fallback;
     uint32_t               failover_ms_max; /* longest wait for a worker to come back; 0 = 10000 */
+    uint32_t answer_ms_max; /* a worker that is there but sends nothing of an answer for so long
+                               is given up; 0 = 120000 */
 } mcp_session_opts;
 
 #define MCP_SESSION_OPTS_INIT                                                     \

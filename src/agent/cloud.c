@@ -29,12 +29,14 @@ struct cloud {
 /* A worker with an open stream.  Waits until there is one, or the time is up. */
 static int connect(struct mcp_session *s, mcp_error *err)
 {
-    double until = base_clock_ms() + s->failover_ms;
+    struct session_stage *stage = &s->stages[0];
 
+    if (s->endpoints == NULL)
+        drive_wait(stage, base_clock_ms());
     while (s->endpoints == NULL) {
         struct session_endpoint *e;
         bool                     starved;
-        int                      worker = drive_choose(s, &s->stages[0], base_clock_ms());
+        int                      worker = drive_choose(s, stage, base_clock_ms());
 
         if (worker >= 0) {
             int rc = drive_open_remote(s, 0, (uint32_t)worker, false, &e, err);
@@ -47,21 +49,13 @@ static int connect(struct mcp_session *s, mcp_error *err)
         }
         if (session_cancelled(s))
             return base_fail(err, MCP_ECANCELED, "the answer was cancelled");
-        if (base_clock_ms() > until)
+        if (drive_waited(stage, base_clock_ms()) > s->failover_ms)
             return base_fail(err, MCP_EUNAVAIL, "no worker is left for the whole model: %s",
                              s->last_loss.text[0] != '\0' ? s->last_loss.text : "none holds it");
         mail_wait(s->mail, base_clock_ms() + POLL_MS);
         mail_event_free(mail_take(s->mail, &starved));
     }
     return MCP_OK;
-}
-
-/* A new session id for each stream: a worker that kept the old one must not mix them up. */
-static void renew_id(struct session_stage *stage)
-{
-    for (size_t i = 0; i < sizeof(stage->id); i++)
-        if (++stage->id[i] != 0)
-            break;
 }
 
 static int send_generate(struct cloud *c, mcp_error *err)
@@ -92,7 +86,6 @@ static void lose(struct mcp_session *s, const struct wire_status *why)
     wire_status_fail(why, &s->last_loss);
     drive_block(s, endpoint_worker(s->endpoints->remote), why, base_clock_ms());
     drive_close_endpoint(s, s->endpoints);
-    renew_id(&s->stages[0]);
     s->count = 0;
     s->cloud_failovers++;
 }
@@ -128,6 +121,7 @@ static int on_event(struct cloud *c, const struct mail_event *event, mcp_error *
     if (event->kind != MAIL_TOKEN || t->number != c->number)
         return 0;
     s->windows++;
+    drive_progress(s);
     if (t->token < 0 || (uint32_t)t->token >= s->model->hp.n_vocab ||
         (t->stop != WIRE_STOP_END && c->known_count >= s->ctx_tokens + 1))
         return base_fail(err, MCP_EFORMAT, "the worker sent token %d at position %u", t->token,

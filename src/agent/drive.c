@@ -15,6 +15,7 @@
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/random.h>
 
 enum {
     /* How long a stage may look for a worker when this machine could take it over: a
@@ -22,6 +23,8 @@ enum {
     FALLBACK_WAIT_MS = 400,
     POLL_MS = 50,           /* cancellation is looked at so often */
     REFUSED_WAIT_MS = 1000, /* a worker that refused and said no time is left alone so long */
+    LOST_WAIT_MS = 100,     /* and one that was lost twice; doubled each time, up to */
+    LOST_WAIT_MS_MAX = 5000,
 };
 
 /* ---- endpoints --------------------------------------------------------------------------------------- */
@@ -96,16 +99,53 @@ void drive_close(struct mcp_session *s)
 void drive_block(struct mcp_session *s, uint32_t worker, const struct wire_status *why,
                  double now_ms)
 {
+    struct session_worker *w = &s->workers[worker];
+    double                 wait_ms = 0.0;
+
+    s->unsettled = true;
+    w->losses++;
     switch (why->code) {
-    case WIRE_UNAVAILABLE: return; /* the link's own state says when it is back */
+    case WIRE_UNAVAILABLE: /* mostly the link's; whose state says when it is back */
+        for (uint32_t i = 1; i < w->losses && wait_ms < LOST_WAIT_MS_MAX; i++)
+            wait_ms = i == 1 ? LOST_WAIT_MS : 2.0 * wait_ms;
+        break;
     case WIRE_CANCELLED:
     case WIRE_RESOURCE_EXHAUSTED:
     case WIRE_DEADLINE_EXCEEDED:
-        s->blocked_ms[worker] = now_ms +
-                                (why->retry_after_ms > 0 ? why->retry_after_ms : REFUSED_WAIT_MS);
-        return;
-    default: s->blocked_ms[worker] = INFINITY; /* it would refuse again */
+        wait_ms = why->retry_after_ms > 0 ? why->retry_after_ms : REFUSED_WAIT_MS;
+        break;
+    default: wait_ms = INFINITY; /* it would refuse again */
     }
+    w->blocked_ms = now_ms + wait_ms;
+}
+
+void drive_wait(struct session_stage *stage, double now_ms)
+{
+    stage->waiting = true;
+    stage->waiting_ms = now_ms;
+}
+
+double drive_waited(const struct session_stage *stage, double now_ms)
+{
+    return stage->waited_ms + (stage->waiting ? now_ms - stage->waiting_ms : 0.0);
+}
+
+static void stop_waiting(struct mcp_session *s, struct session_stage *stage, double now_ms)
+{
+    stage->waited_ms = drive_waited(stage, now_ms);
+    stage->waiting = false;
+    s->unsettled = true;
+}
+
+void drive_progress(struct mcp_session *s)
+{
+    if (!s->unsettled)
+        return;
+    s->unsettled = false;
+    for (uint32_t i = 0; i < MCP_WORKERS_MAX; i++)
+        s->workers[i].losses = 0;
+    for (uint32_t i = 0; i < s->stage_count; i++)
+        s->stages[i].waited_ms = 0.0;
 }
 
 static uint64_t excluded(const struct mcp_session *s, double now_ms)
@@ -113,7 +153,7 @@ static uint64_t excluded(const struct mcp_session *s, double now_ms)
     uint64_t bits = 0;
 
     for (uint32_t i = 0; i < MCP_WORKERS_MAX; i++)
-        if (s->blocked_ms[i] > now_ms)
+        if (s->workers[i].blocked_ms > now_ms)
             bits |= UINT64_C(1) << i;
     return bits;
 }
@@ -141,21 +181,27 @@ int drive_open_remote(struct mcp_session *s, uint32_t stage, uint32_t worker, bo
                                       .qos = s->qos,
                                       .weights_given = !s->mixed,
                                       .resume = resume };
-    int                      rc;
+    int                      rc = MCP_OK;
 
     *out = NULL;
     if (e == NULL)
         return base_fail(err, MCP_ENOMEM, "endpoint");
+    /* A new session has a new name: a worker may still keep one that was lost. */
+    if (!resume && getrandom(st->id, sizeof(st->id), 0) != (ssize_t)sizeof(st->id))
+        rc = base_fail(err, MCP_EIO, "no random numbers");
     memcpy(open.session, st->id, sizeof(open.session));
     memcpy(open.weights, st->weights, sizeof(open.weights));
-    rc = model_fingerprint(s->model, open.model, err);
     if (rc == MCP_OK)
-        rc = endpoint_open(&e->remote, s->remote, worker, e->number, s->mail, &open, err);
+        rc = model_fingerprint(s->model, open.model, err);
+    if (rc == MCP_OK)
+        rc = endpoint_open(&e->remote, s->remote, worker, e->number, s->mail, &open, s->answer_ms,
+                           err);
     if (rc < 0) {
         drive_close_endpoint(s, e);
         return rc;
     }
     st->worker = (int)worker;
+    stop_waiting(s, st, base_clock_ms());
     e->resuming = resume;
     *out = e;
     return MCP_OK;
@@ -215,7 +261,7 @@ static void seek(struct mcp_session *s, uint32_t stage, double now_ms)
     int                      worker, former = st->worker, rc;
 
     if (!st->remote || st->engine != NULL) {
-        st->waiting = false;
+        stop_waiting(s, st, now_ms);
         rc = open_local(s, stage, now_ms, &err);
         if (rc < 0)
             pipeline_unavailable(s->pipeline, now_ms, stage, &err);
@@ -226,7 +272,6 @@ static void seek(struct mcp_session *s, uint32_t stage, double now_ms)
         /* The same worker again: it may have kept what it had computed. */
         bool resume = worker == former && st->replaces != PIPE_NO_ENDPOINT;
 
-        st->waiting = false;
         remote_terms(s->remote, (uint32_t)worker, &opened);
         rc = drive_open_remote(s, stage, (uint32_t)worker, resume, &e, &err);
         if (rc < 0)
@@ -235,10 +280,10 @@ static void seek(struct mcp_session *s, uint32_t stage, double now_ms)
             pipeline_opened(s->pipeline, now_ms, stage, e->number, &opened);
         return;
     }
-    if (now_ms - st->waiting_ms < wait_ms &&
+    if (drive_waited(st, now_ms) < wait_ms &&
         !(s->can_fall_back && remote_hopeless(s->remote, st->first, st->last, excluded(s, now_ms))))
         return;
-    st->waiting = false;
+    stop_waiting(s, st, now_ms);
     rc = MCP_EUNAVAIL;
     if (s->can_fall_back)
         rc = open_fallback(s, stage, &err);
@@ -491,6 +536,7 @@ static int run_job(struct mcp_session *s, mcp_error *err)
 
 static int output(struct mcp_session *s, const struct pipe_act *act, mcp_error *err)
 {
+    drive_progress(s);
     s->output_number = act->number;
     s->windows++;
     s->count = s->window_end[act->number % PIPE_WINDOWS_MAX];
@@ -501,6 +547,19 @@ static int output(struct mcp_session *s, const struct pipe_act *act, mcp_error *
                              act->block->bytes, 1, s->model->hp.n_vocab, err);
 }
 
+/* The pipeline has given an endpoint up for what it answered: its worker would do so again. */
+static void distrust(struct mcp_session *s, const struct session_endpoint *e, const mcp_error *why,
+                     double now_ms)
+{
+    struct wire_status status = wire_status_of(why->code, why);
+
+    s->last_loss = *why;
+    base_log(BASE_LOG_WARN, "layers [%u, %u): %s", s->stages[e->stage].first,
+             s->stages[e->stage].last, why->text);
+    if (e->remote != NULL)
+        drive_block(s, endpoint_worker(e->remote), &status, now_ms);
+}
+
 static int act_on(struct mcp_session *s, const struct pipe_act *act, double now_ms, mcp_error *err)
 {
     struct session_endpoint *e = find(s, act->endpoint);
@@ -509,8 +568,7 @@ static int act_on(struct mcp_session *s, const struct pipe_act *act, double now_
     switch (act->kind) {
     case PIPE_ACT_OPEN:
         st = &s->stages[act->stage];
-        st->waiting = true;
-        st->waiting_ms = now_ms;
+        drive_wait(st, now_ms);
         st->replaces = act->lost;
         st->lost_answers = act->lost_answers;
         seek(s, act->stage, now_ms);
@@ -527,9 +585,8 @@ static int act_on(struct mcp_session *s, const struct pipe_act *act, double now_
         return has_jobs(s, e) ? add_job(s, e, act, err)
                               : engine_trim(e->engine, s->seq, act->pos, err);
     case PIPE_ACT_CLOSE:
-        if (act->error.code < 0)
-            base_log(BASE_LOG_WARN, "layers [%u, %u): %s", s->stages[act->stage].first,
-                     s->stages[act->stage].last, act->error.text);
+        if (e != NULL && act->error.code < 0)
+            distrust(s, e, &act->error, now_ms);
         if (e != NULL)
             drive_close_endpoint(s, e);
         return MCP_OK;
@@ -561,7 +618,20 @@ static int do_acts(struct mcp_session *s, mcp_error *err)
 
 /* ---- what workers answer -------------------------------------------------------------------------------------------- */
 
-/* The rows of a result as the pipeline wants them: unwrapped, of the codec and size asked for. */
+/* Also what the next stage only passes on is looked at here, where its sender is known. */
+static int check_values(struct mcp_session *s, const struct wire_codec *codec,
+                        const struct pipe_block *rows, size_t elems, mcp_error *err)
+{
+    size_t row_bytes = rows->bytes / rows->rows;
+    int    rc = MCP_OK;
+
+    for (uint32_t i = 0; i < rows->rows && rc == MCP_OK; i++)
+        rc = wire_codec_decode(codec, s->row, rows->data + i * row_bytes, row_bytes, 1, elems, err);
+    return rc;
+}
+
+/* The rows of a result as the pipeline wants them: unwrapped, of the codec and size asked for,
+ * all values finite. */
 static struct pipe_block *checked_rows(struct mcp_session *s, uint32_t stage,
                                        const struct mail_event *event, mcp_error *err)
 {
@@ -571,6 +641,7 @@ static struct pipe_block *checked_rows(struct mcp_session *s, uint32_t stage,
     size_t                   elems = final ? s->model->hp.n_vocab : s->model->hp.n_embd;
     size_t                   bytes = wire_codec_bytes(codec, event->rows, elems);
     struct pipe_block       *rows;
+    int                      rc = MCP_OK;
 
     if (event->block->codec != codec->id || event->rows > s->window_tokens || bytes == 0 ||
         (event->wrap == WIRE_PLAIN && event->block->bytes != bytes)) {
@@ -578,15 +649,18 @@ static struct pipe_block *checked_rows(struct mcp_session *s, uint32_t stage,
                   event->rows, event->block->bytes, event->block->codec, codec->name);
         return NULL;
     }
-    if (event->wrap == WIRE_PLAIN)
-        return pipe_block_ref(event->block);
-    rows = pipe_block_new(codec->id, event->rows, bytes / event->rows);
+    rows = event->wrap == WIRE_PLAIN ? pipe_block_ref(event->block)
+                                     : pipe_block_new(codec->id, event->rows, bytes / event->rows);
     if (rows == NULL) {
         base_fail(err, MCP_ENOMEM, "%u rows", event->rows);
         return NULL;
     }
-    if (wire_unwrap(event->wrap, codec, rows->data, bytes, event->block->data, event->block->bytes,
-                    err) < 0) {
+    if (event->wrap != WIRE_PLAIN)
+        rc = wire_unwrap(event->wrap, codec, rows->data, bytes, event->block->data,
+                         event->block->bytes, err);
+    if (rc == MCP_OK)
+        rc = check_values(s, codec, rows, elems, err);
+    if (rc < 0) {
         pipe_block_unref(rows);
         return NULL;
     }
@@ -608,8 +682,8 @@ static void lose(struct mcp_session *s, struct session_endpoint *e, const struct
     base_log(BASE_LOG_INFO, "layers [%u, %u) lost worker %s: %s", st->first, st->last,
              s->remote->links[worker].endpoint, s->last_loss.text);
     drive_close_endpoint(s, e);
-    if (resuming) { /* the pipeline has not heard of it: the stage still waits */
-        st->waiting = true;
+    if (resuming) { /* the pipeline has not heard of it: the stage waits again */
+        drive_wait(st, now_ms);
         seek(s, stage, now_ms);
     } else {
         pipeline_lost(s->pipeline, now_ms, number, &s->last_loss);

@@ -12,17 +12,20 @@
 #include "pipe/pulse.h"
 #include "wire/channel.h"
 
+#include <inttypes.h>
+#include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
 struct agent_endpoint {
     atomic_uint        refs;
-    struct mcp_remote *remote; /* these four are immutable */
+    struct mcp_remote *remote; /* down to patience_ms: immutable */
     uint32_t           worker;
     uint32_t           number;
     struct mail       *mail;
     struct wire_open   open;
+    double             patience_ms;
     struct net_work    start;
     struct net_work    finish;
     atomic_ullong      bytes_out, bytes_in;
@@ -93,6 +96,20 @@ static void tell_lost(struct agent_endpoint *e, const struct wire_status *status
     mail_put(e->mail, event);
 }
 
+/* End a stream that is of no more use. */
+__attribute__((format(printf, 3, 4))) static void give_up(struct agent_endpoint *e, uint32_t code,
+                                                          const char *format, ...)
+{
+    struct wire_status status = { .code = code };
+    va_list            args;
+
+    va_start(args, format);
+    vsnprintf(status.text, sizeof(status.text), format, args);
+    va_end(args);
+    tell_lost(e, &status);
+    net_stream_cancel(e->stream);
+}
+
 /* ---- liveness ------------------------------------------------------------------------------------ */
 
 static void pump(struct agent_endpoint *e);
@@ -121,6 +138,11 @@ static void check_pulse(struct agent_endpoint *e)
     case PULSE_LOST:
         link_lost(e->link, "worker %s has been silent for %.0f ms", e->link->endpoint,
                   now - e->pulse.heard_ms);
+        return;
+    case PULSE_STUCK:
+        give_up(e, WIRE_DEADLINE_EXCEEDED,
+                "worker %s is there, but has sent nothing of an answer for %.0f ms (answer_ms_max)",
+                e->link->endpoint, e->pulse.patience_ms);
         return;
     case PULSE_FINE: break;
     }
@@ -178,6 +200,10 @@ static int on_result(struct agent_endpoint *e, const struct wire_result *r, mcp_
     struct pipe_block *block = NULL;
     struct mail_event *event;
 
+    if (r->number > e->awaited)
+        return base_fail(err, MCP_EFORMAT,
+                         "worker %s answers window %" PRIu64 ", the last one sent is %" PRIu64,
+                         e->link->endpoint, r->number, e->awaited);
     if (r->rows > 0) {
         block = payload_block(&r->out, r->rows, err);
         if (block == NULL)
@@ -237,13 +263,24 @@ static int on_frame(struct agent_endpoint *e, const struct wire_frame *frame, mc
         }
         return MCP_OK;
     }
-    case WIRE_DRAINING: mail_put(e->mail, event_new(e, MAIL_DRAINING)); return MCP_OK;
-    case WIRE_STATE:
-    case WIRE_CLOSED: return MCP_OK;
+    case WIRE_DRAINING:
+        link_draining(e->link); /* first: whoever hears of it looks for another place */
+        mail_put(e->mail, event_new(e, MAIL_DRAINING));
+        return MCP_OK;
+    case WIRE_CLOSED:
+        return e->lost ? MCP_OK
+                       : base_fail(err, MCP_EUNAVAIL, "worker %s closed the session unasked",
+                                   e->link->endpoint);
+    case WIRE_STATE: return MCP_OK;
     default:
         return base_fail(err, MCP_EFORMAT, "worker %s sent a frame of kind %s", e->link->endpoint,
                          wire_kind_name(frame->kind));
     }
+}
+
+static bool is_answer(const struct wire_frame *frame)
+{
+    return frame->kind == WIRE_OPENED || frame->kind == WIRE_RESULT || frame->kind == WIRE_TOKEN;
 }
 
 static void on_message(struct net_stream *stream, void *ctx, const uint8_t *bytes, size_t count)
@@ -255,6 +292,10 @@ static void on_message(struct net_stream *stream, void *ctx, const uint8_t *byte
     int                    rc;
 
     rc = wire_channel_receive(e->channel, base_clock_ms(), bytes, count, &frame, &err);
+    /* Before the session hears of the frame: it may be the last, and the bytes asked for. */
+    wire_channel_bytes(e->channel, &out, &in);
+    if (in != atomic_exchange(&e->bytes_in, in) || (rc > 0 && is_answer(&frame)))
+        pulse_answer(&e->pulse, base_clock_ms());
     if (rc > 0)
         rc = on_frame(e, &frame, &err);
     if (rc < 0) {
@@ -264,8 +305,6 @@ static void on_message(struct net_stream *stream, void *ctx, const uint8_t *byte
         net_stream_cancel(stream);
         return;
     }
-    wire_channel_bytes(e->channel, &out, &in);
-    atomic_store(&e->bytes_in, in);
     pump(e);
     await_changed(e);
 }
@@ -381,7 +420,7 @@ static void start(struct net_work *work)
 
     e->link = link;
     e->pulse_timer.run = pulse_due;
-    pulse_init(&e->pulse, base_clock_ms());
+    pulse_init(&e->pulse, base_clock_ms(), e->patience_ms);
     open.u.open = e->open;
     remote_metadata(e->remote, metadata);
     if (link->conn == NULL) {
@@ -495,7 +534,8 @@ static void finish(struct net_work *work)
 /* ---- the session's thread ----------------------------------------------------------------------------- */
 
 int endpoint_open(struct agent_endpoint **out, struct mcp_remote *remote, uint32_t index,
-                  uint32_t number, struct mail *mail, const struct wire_open *open, mcp_error *err)
+                  uint32_t number, struct mail *mail, const struct wire_open *open,
+                  double patience_ms, mcp_error *err)
 {
     struct agent_endpoint *e = calloc(1, sizeof(*e));
 
@@ -508,6 +548,7 @@ int endpoint_open(struct agent_endpoint **out, struct mcp_remote *remote, uint32
     e->number = number;
     e->mail = mail_ref(mail);
     e->open = *open;
+    e->patience_ms = patience_ms;
     e->start.run = start;
     e->finish.run = finish;
     net_loop_post(remote->loop, &e->start);

@@ -13,9 +13,10 @@
 struct agent_endpoint;
 
 /* Open a stream on worker `index` and send Open.  Does not wait: Forwards may follow at once.
- * MCP_ENOMEM. */
+ * A worker that sends nothing of what is awaited for patience_ms counts as lost.  MCP_ENOMEM. */
 int endpoint_open(struct agent_endpoint **out, struct mcp_remote *remote, uint32_t index,
-                  uint32_t number, struct mail *mail, const struct wire_open *open, mcp_error *err);
+                  uint32_t number, struct mail *mail, const struct wire_open *open,
+                  double patience_ms, mcp_error *err);
 
 /* Close the session there and let the endpoint go.  NULL is allowed. */
 void endpoint_close(struct agent_endpoint *e);

@@ -87,6 +87,19 @@ static void show_capacity(struct link_shown *shown, const struct wire_capacity *
                                 : 0.0;
 }
 
+static void set_draining(struct agent_link *link)
+{
+    if (link->shown.place.state == PLACE_UP)
+        set_state(link, PLACE_DRAINING, "it is draining");
+}
+
+void link_draining(struct agent_link *link)
+{
+    publish_begin(link);
+    set_draining(link);
+    publish_end(link);
+}
+
 void link_capacity(struct agent_link *link, const struct wire_capacity *c, bool draining,
                    const char *degraded)
 {
@@ -95,8 +108,8 @@ void link_capacity(struct agent_link *link, const struct wire_capacity *c, bool 
     publish_begin(link);
     show_capacity(shown, c);
     snprintf(shown->info.degraded, sizeof(shown->info.degraded), "%s", degraded);
-    if (draining && shown->place.state == PLACE_UP)
-        set_state(link, PLACE_DRAINING, "it is draining");
+    if (draining)
+        set_draining(link);
     publish_end(link);
 }
 
@@ -131,6 +144,7 @@ static void described(struct agent_link *link, struct wire_describe *d)
     snprintf(info->architecture, sizeof(info->architecture), "%.63s", d->model.architecture);
     snprintf(info->quantisation, sizeof(info->quantisation), "%.63s", d->model.quantisation);
     snprintf(info->degraded, sizeof(info->degraded), "%s", d->degraded);
+    shown->codecs = d->codecs;
     show_names(info->codecs, sizeof(info->codecs), d->codecs, codec_name);
     info->features[0] = '\0';
     for (uint32_t i = 0; i < d->feature_count && used < sizeof(info->features); i++)

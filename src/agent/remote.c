@@ -324,6 +324,16 @@ bool remote_hopeless(struct mcp_remote *r, uint32_t first, uint32_t last, uint64
     return !hope;
 }
 
+uint32_t remote_codecs(struct mcp_remote *r, uint32_t index)
+{
+    uint32_t codecs;
+
+    pthread_mutex_lock(&r->lock);
+    codecs = r->links[index].shown.codecs;
+    pthread_mutex_unlock(&r->lock);
+    return codecs;
+}
+
 void remote_terms(struct mcp_remote *r, uint32_t index, struct pipe_opened *opened)
 {
     const struct link_shown *shown = &r->links[index].shown;

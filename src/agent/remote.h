@@ -25,6 +25,7 @@ struct link_shown {
     mcp_worker_info   info;
     struct pipe_place place;
     uint32_t          windows_max;
+    uint32_t          codecs; /* bit i: codec i */
     bool              even_windows;
     bool              tried;               /* the first dial has ended, well or not */
     uint8_t (*weights)[WIRE_DIGEST_BYTES]; /* (info.last - info.first), or NULL; owned */
@@ -86,6 +87,9 @@ int remote_choose(struct mcp_remote *remote, uint32_t first, uint32_t last, int 
  * hold them was lost and could not be dialled since. */
 bool remote_hopeless(struct mcp_remote *remote, uint32_t first, uint32_t last, uint64_t excluded);
 
+/* The codecs that a worker has: bit i for codec i. */
+uint32_t remote_codecs(struct mcp_remote *remote, uint32_t index);
+
 /* What a session needs to know of a worker before it answers. */
 void remote_terms(struct mcp_remote *remote, uint32_t index, struct pipe_opened *opened);
 
@@ -97,6 +101,8 @@ void link_stop(struct agent_link *link);
 void link_lost(struct agent_link *link, const char *format, ...)
     __attribute__((format(printf, 2, 3)));
 void link_rtt(struct agent_link *link, double rtt_ms);
+/* The worker said so on a session's stream, before Watch did. */
+void link_draining(struct agent_link *link);
 /* The worker's own words about its load and health. */
 void link_capacity(struct agent_link *link, const struct wire_capacity *c, bool draining,
                    const char *degraded);

@@ -22,6 +22,7 @@ enum {
     WINDOWS_LOCAL = 1,  /* nothing overlaps when everything is computed by one thread */
     WINDOWS_REMOTE = 32,
     FAILOVER_MS = 10000,
+    ANSWER_MS = 120000,
 };
 
 /* ---- opening: what runs where ------------------------------------------------------------------ */
@@ -133,6 +134,18 @@ static int stages_in_the_cloud(struct mcp_session *s, mcp_error *err)
     return rc;
 }
 
+/* False: the worker lacks the codec that was asked for.  Every worker has f32. */
+static bool agree_codec(struct mcp_session *s, uint32_t worker)
+{
+    uint32_t codecs = remote_codecs(s->remote, worker) | UINT32_C(1) << WIRE_F32;
+
+    if ((codecs >> s->codec->id & 1) != 0)
+        return true;
+    if (s->codec_auto)
+        s->codec = wire_codec_by_id((codecs >> WIRE_F16 & 1) != 0 ? WIRE_F16 : WIRE_F32);
+    return s->codec_auto;
+}
+
 /* Which workers fit, as far as they have said what they hold; the others stay out. */
 static int check_workers(struct mcp_session *s, struct session_stage *stage, mcp_error *err)
 {
@@ -156,7 +169,7 @@ static int check_workers(struct mcp_session *s, struct session_stage *stage, mcp
                                "worker %s holds another model (%s) than this file; give it the "
                                "same one",
                                info.endpoint, info.model);
-            s->blocked_ms[i] = INFINITY;
+            s->workers[i].blocked_ms = INFINITY;
             continue;
         }
         if (remote_weights(s->remote, i, stage->first, stage->last, theirs, NULL) < 0)
@@ -167,7 +180,14 @@ static int check_workers(struct mcp_session *s, struct session_stage *stage, mcp
                                "worker %s holds layers [%u, %u) in other weights (%s); use the "
                                "same file, or allow it (mixed_weights)",
                                info.endpoint, stage->first, stage->last, info.quantisation);
-            s->blocked_ms[i] = INFINITY;
+            s->workers[i].blocked_ms = INFINITY;
+            continue;
+        }
+        if (!s->cloud && !agree_codec(s, i)) {
+            if (!found)
+                rc = base_fail(err, MCP_ENOTSUP, "worker %s has no codec %s, it has %s",
+                               info.endpoint, s->codec->name, info.codecs);
+            s->workers[i].blocked_ms = INFINITY;
             continue;
         }
         if (info.batch_tokens > 0 && info.batch_tokens < s->window_tokens)
@@ -187,21 +207,22 @@ static const char *const auto_codec = "q8r";
 
 static int choose_codec(struct mcp_session *s, const mcp_session_opts *opts, mcp_error *err)
 {
-    const char *name = opts->codec == NULL || strcmp(opts->codec, "auto") == 0 ? auto_codec
-                                                                               : opts->codec;
-    const struct wire_codec *codec = wire_codec_by_name(name);
     const char              *wrap = opts->wrap == NULL ? "none" : opts->wrap;
+    const struct wire_codec *codec;
 
+    s->codec_auto = opts->codec == NULL || strcmp(opts->codec, "auto") == 0;
+    codec = wire_codec_by_name(s->codec_auto ? auto_codec : opts->codec);
     if (codec == NULL)
-        return base_fail(err, MCP_EINVAL, "there is no codec \"%.30s\"", name);
+        return base_fail(err, MCP_EINVAL, "there is no codec \"%.30s\"", opts->codec);
     if (s->model->hp.n_embd % codec->row_elems != 0) {
-        if (opts->codec != NULL && strcmp(opts->codec, "auto") != 0)
+        if (!s->codec_auto)
             return base_fail(err, MCP_EINVAL,
                              "codec %s needs a hidden state of a multiple of %u values, this "
                              "model's has %u",
                              codec->name, codec->row_elems, s->model->hp.n_embd);
         codec = wire_codec_by_id(WIRE_F16);
     }
+    s->codec = codec;
     for (s->wrap = 0; s->wrap < WIRE_WRAPS; s->wrap++) {
         const char *known = s->wrap == WIRE_PLAIN ? "none" : wire_wrap_name(s->wrap);
 
@@ -210,14 +231,18 @@ static int choose_codec(struct mcp_session *s, const mcp_session_opts *opts, mcp
     }
     if (s->wrap == WIRE_WRAPS)
         return base_fail(err, MCP_EINVAL, "there is no wrap \"%.30s\": none, zstd or snappy", wrap);
+    return MCP_OK;
+}
+
+static void set_codecs(struct mcp_session *s)
+{
     for (uint32_t i = 1; i < s->stage_count; i++) {
         bool leaves = s->stages[i].remote || s->stages[i - 1].remote;
 
-        s->stages[i].codec = leaves ? codec->id : (uint32_t)WIRE_F32;
+        s->stages[i].codec = leaves ? s->codec->id : (uint32_t)WIRE_F32;
         if (leaves)
-            s->codec_name = codec->name;
+            s->codec_name = s->codec->name;
     }
-    return MCP_OK;
 }
 
 static int make_memory(struct mcp_session *s, mcp_error *err)
@@ -234,6 +259,13 @@ static int make_memory(struct mcp_session *s, mcp_error *err)
         s->logits = malloc((size_t)s->model->hp.n_vocab * sizeof(float));
     for (size_t i = 0; i < 2 && coded; i++)
         s->scratch[i] = malloc(s->window_tokens * row);
+    if (s->remote != NULL && !s->cloud) {
+        uint32_t n_vocab = s->model->hp.n_vocab, n_embd = s->model->hp.n_embd;
+
+        s->row = malloc((n_vocab > n_embd ? n_vocab : n_embd) * sizeof(float));
+        if (s->row == NULL)
+            return base_fail(err, MCP_ENOMEM, "a row of %u values", n_vocab);
+    }
     if (s->tokens == NULL || s->logits == NULL ||
         (coded && (s->scratch[0] == NULL || s->scratch[1] == NULL)))
         return base_fail(err, MCP_ENOMEM, "session of %u tokens", s->ctx_tokens);
@@ -273,8 +305,6 @@ static int make_remote(struct mcp_session *s, const mcp_session_opts *opts, mcp_
         stage->worker = -1;
         if (!stage->remote)
             continue;
-        if (getrandom(stage->id, sizeof(stage->id), 0) != (ssize_t)sizeof(stage->id))
-            return base_fail(err, MCP_EIO, "no random numbers");
         rc = check_workers(s, stage, err);
     }
     if (rc == MCP_OK && opts->fallback != NULL) {
@@ -339,6 +369,7 @@ int session_open(struct mcp_session **out, struct mcp_engine *engine, const mcp_
     s->mixed = opts->mixed_weights != 0;
     s->qos = (enum wire_qos)opts->qos;
     s->failover_ms = opts->failover_ms_max != 0 ? opts->failover_ms_max : FAILOVER_MS;
+    s->answer_ms = opts->answer_ms_max != 0 ? opts->answer_ms_max : ANSWER_MS;
     s->codec_name = "";
     s->endpoint_next = PIPE_NO_ENDPOINT + 1;
     s->jobs_last = &s->jobs;
@@ -355,10 +386,12 @@ int session_open(struct mcp_session **out, struct mcp_engine *engine, const mcp_
                                  : stages_of_cuts(s, engine, opts, err);
     if (rc == MCP_OK)
         rc = take_limits(s, opts, err);
+    if (rc == MCP_OK)
+        rc = choose_codec(s, opts, err);
     if (rc == MCP_OK && s->remote != NULL)
         rc = make_remote(s, opts, err);
     if (rc == MCP_OK)
-        rc = choose_codec(s, opts, err);
+        set_codecs(s);
     if (rc == MCP_OK)
         rc = make_memory(s, err);
     if (rc == MCP_OK && !s->cloud)
@@ -392,6 +425,7 @@ void session_close(struct mcp_session *s)
     free(s->fallback_device);
     free(s->scratch[0]);
     free(s->scratch[1]);
+    free(s->row);
     free(s->tokens);
     free(s->stages);
     free(s);

@@ -30,12 +30,13 @@ struct session_stage {
     uint32_t           first, last;
     bool               remote;                     /* belongs on a worker */
     struct mcp_engine *engine;                     /* borrowed; the fallback is session's */
-    uint8_t            id[WIRE_SESSION_BYTES];     /* of its sessions on workers */
+    uint8_t            id[WIRE_SESSION_BYTES];     /* of its session on a worker, the last one */
     uint8_t            weights[WIRE_DIGEST_BYTES]; /* unless mixed */
     uint32_t           codec;                      /* of the rows that enter it */
     int                worker;                     /* where it runs or ran last; -1 */
     bool               waiting;                    /* an endpoint is asked for, none found yet */
     double             waiting_ms;                 /* since when */
+    double             waited_ms;                  /* before that, since work last came through */
     uint32_t           replaces;                   /* PIPE_ACT_OPEN's `lost` */
     bool               lost_answers;
 };
@@ -48,22 +49,31 @@ struct session_job {
     int32_t                  tokens[]; /* of act */
 };
 
+/* What a session remembers of a worker. */
+struct session_worker {
+    double   blocked_ms; /* not before; INFINITY = never */
+    uint32_t losses;     /* since work last came through the pipeline */
+};
+
 /* tokens[0, count) have been computed by every stage. */
 struct mcp_session {
-    const struct mcp_model *model;
-    struct mcp_engine      *engine;          /* the first one here; NULL when there is none */
-    struct mcp_engine      *fallback_engine; /* owned; opened when needed */
-    mcp_engine_opts         fallback;        /* valid when can_fall_back */
-    bool                    can_fall_back;
-    char                   *fallback_device; /* owned: fallback.device */
-    struct mcp_remote      *remote;          /* borrowed; NULL when all is here */
-    bool                    cloud;
-    bool                    mixed;
-    enum wire_qos           qos;
-    uint32_t                wrap;
-    const char             *codec_name; /* "" when nothing leaves */
-    double                  failover_ms;
-    atomic_int              cancel;
+    const struct mcp_model  *model;
+    struct mcp_engine       *engine;          /* the first one here; NULL when there is none */
+    struct mcp_engine       *fallback_engine; /* owned; opened when needed */
+    mcp_engine_opts          fallback;        /* valid when can_fall_back */
+    bool                     can_fall_back;
+    char                    *fallback_device; /* owned: fallback.device */
+    struct mcp_remote       *remote;          /* borrowed; NULL when all is here */
+    bool                     cloud;
+    bool                     mixed;
+    enum wire_qos            qos;
+    uint32_t                 wrap;
+    const struct wire_codec *codec;      /* of hidden states that leave */
+    bool                     codec_auto; /* another one will do */
+    const char              *codec_name; /* "" when nothing leaves */
+    double                   failover_ms;
+    double                   answer_ms;
+    atomic_int               cancel;
 
     struct session_stage *stages; /* (stage_count) */
     uint32_t              stage_count;
@@ -77,13 +87,15 @@ struct mcp_session {
     struct session_job      *jobs, **jobs_last;
     struct mail             *mail;
     struct remote_listener   listener;
-    double                   blocked_ms[MCP_WORKERS_MAX]; /* not before; INFINITY = never */
+    struct session_worker    workers[MCP_WORKERS_MAX];
+    bool                     unsettled;     /* a worker has losses, or a stage has waited */
     bool                     failed;        /* the pipeline has: see PIPE_ACT_FAILED */
     mcp_error                last_loss;     /* why a stage was lost last */
     uint64_t                 output_number; /* highest window that has left the last stage */
     uint32_t window_end[PIPE_WINDOWS_MAX];  /* positions after window n, at n mod MAX */
 
     float   *scratch[2]; /* (window_tokens, n_embd): decoded in, to encode out; may be NULL */
+    float   *row;        /* (n_embd or n_vocab): to look at what workers sent; may be NULL */
     int32_t *tokens;     /* (ctx_tokens) */
     uint32_t count;
     float   *logits; /* (n_vocab) */
@@ -114,11 +126,18 @@ int drive_advance(struct mcp_session *s, const int32_t *tokens, uint32_t count, 
                   mcp_error *err);
 int drive_trim(struct mcp_session *s, uint32_t pos, mcp_error *err);
 
-/* A worker that may run layers [first, last) now, or -1; what was refused stays away. */
-int  drive_choose(struct mcp_session *s, const struct session_stage *stage, double now_ms);
+/* A worker that may run the stage now, or -1. */
+int drive_choose(struct mcp_session *s, const struct session_stage *stage, double now_ms);
+/* A worker has ended its session: how long it is left alone.  A first loss without a reason of
+ * its own costs nothing; more of them without any work done in between cost more and more. */
 void drive_block(struct mcp_session *s, uint32_t worker, const struct wire_status *why,
                  double now_ms);
-/* Open a stream for `stage` on a worker. */
+/* Waiting for a worker, from now on; how long in all since work last came through. */
+void   drive_wait(struct session_stage *stage, double now_ms);
+double drive_waited(const struct session_stage *stage, double now_ms);
+/* Work has come through: what was lost before counts no more. */
+void drive_progress(struct mcp_session *s);
+/* Open a stream for `stage` on a worker, which ends the stage's waiting. */
 int  drive_open_remote(struct mcp_session *s, uint32_t stage, uint32_t worker, bool resume,
                        struct session_endpoint **out, mcp_error *err);
 void drive_close_endpoint(struct mcp_session *s, struct session_endpoint *e);

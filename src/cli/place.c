@@ -96,6 +96,14 @@ const struct cli_option cli_place_options[CLI_PLACE_OPTIONS] = {
       .min = 1,
       .max = 3600000,
       .help = "longest wait for a worker to come back" },
+    { .name = "answer-ms",
+      .type = CLI_INT,
+      AT(answer_ms),
+      .value = "MS",
+      .fallback = "120000",
+      .min = 1,
+      .max = 3600000,
+      .help = "a worker that is there but does not answer for so long is given up" },
 };
 
 #undef AT
@@ -319,6 +327,7 @@ int cli_place_open(struct cli_place *place, const mcp_model *model, const struct
     session.qos = (mcp_qos)given->qos;
     session.mixed_weights = given->mixed;
     session.failover_ms_max = (uint32_t)given->failover_ms;
+    session.answer_ms_max = (uint32_t)given->answer_ms;
     switch (place->mode) {
     case CLI_MODE_CLOUD:
         session.cloud = 1;

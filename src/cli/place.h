@@ -22,11 +22,12 @@ struct cli_place_args {
     bool             mixed;
     int64_t          fallback; /* 1 = here */
     int64_t          failover_ms;
+    int64_t          answer_ms;
 };
 
 enum cli_mode { CLI_MODE_AUTO, CLI_MODE_LOCAL, CLI_MODE_SPLIT, CLI_MODE_CLOUD };
 
-enum { CLI_PLACE_OPTIONS = 11, CLI_STAGES_MAX = MCP_CUTS_MAX + 1, CLI_WORKERS_FILE_BYTES = 16384 };
+enum { CLI_PLACE_OPTIONS = 12, CLI_STAGES_MAX = MCP_CUTS_MAX + 1, CLI_WORKERS_FILE_BYTES = 16384 };
 extern const struct cli_option cli_place_options[CLI_PLACE_OPTIONS];
 
 /* The group's row in a verb whose struct T keeps them in its member `place`. */

@@ -8,10 +8,11 @@
 /* RFC 6298, section 2: gains of the smoothed round trip and of its mean deviation. */
 static const double RTT_GAIN = 1.0 / 8, DEVIATION_GAIN = 1.0 / 4;
 
-void pulse_init(struct pulse *p, double now_ms)
+void pulse_init(struct pulse *p, double now_ms, double patience_ms)
 {
     *p = (struct pulse){ .beat_ms = PULSE_BEAT_MS,
                          .silence_ms = PULSE_SILENCE_MS,
+                         .patience_ms = patience_ms,
                          .heard_ms = now_ms };
 }
 
@@ -26,6 +27,11 @@ void pulse_awaiting(struct pulse *p, double now_ms, bool awaiting)
 void pulse_heard(struct pulse *p, double now_ms)
 {
     p->heard_ms = fmax(p->heard_ms, now_ms);
+}
+
+void pulse_answer(struct pulse *p, double now_ms)
+{
+    p->answer_ms = fmax(p->answer_ms, now_ms);
 }
 
 void pulse_rtt(struct pulse *p, double rtt_ms)
@@ -56,6 +62,8 @@ enum pulse_verdict pulse_ask(struct pulse *p, double now_ms, double *next_ms)
         return PULSE_FINE;
     if (now_ms > lost_ms)
         return PULSE_LOST;
+    if (now_ms > fmax(p->answer_ms, p->waiting_ms) + p->patience_ms)
+        return PULSE_STUCK;
     if (now_ms >= beat_ms) {
         p->beat_sent_ms = now_ms;
         *next_ms = fmin(now_ms + p->beat_ms, nextafter(lost_ms, INFINITY));

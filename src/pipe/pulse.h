@@ -8,9 +8,11 @@
  *     silence_ms is 2 to 3 beats: 250 ms by default
  *     lost when now > last heard or begin of waiting + silence_ms + rtt + spread
  *     spread = 4 x deviation, at most silence_ms: a path that is that uneven is no path
+ *     stuck when now > last part of an answer or begin of waiting + patience_ms
  *
  * rtt and deviation are Jacobson's estimates (RFC 6298) from Beats and answers; before the first
- * sample the round trip counts as PULSE_RTT_UNKNOWN_MS.  Pure; one thread; times are > 0.
+ * sample the round trip counts as PULSE_RTT_UNKNOWN_MS.  Stuck is who echoes Beats and does not
+ * compute, or sends half of an answer: patience is for the slowest computing.  Pure; one thread; times are > 0.
  *
  * SPDX-License-Identifier: MIT */
 #ifndef PIPE_PULSE_H
@@ -26,20 +28,22 @@ enum {
 };
 
 struct pulse {
-    double beat_ms, silence_ms;
+    double beat_ms, silence_ms, patience_ms;
     double heard_ms;   /* last byte */
+    double answer_ms;  /* last part of an answer */
     double waiting_ms; /* since when an answer is awaited; 0 = none is */
     double beat_sent_ms;
     double rtt_ms, deviation_ms; /* 0 = not measured */
     double rtt_min_ms;
 };
 
-void pulse_init(struct pulse *p, double now_ms);
+void pulse_init(struct pulse *p, double now_ms, double patience_ms);
 void pulse_awaiting(struct pulse *p, double now_ms, bool awaiting);
 void pulse_heard(struct pulse *p, double now_ms);
-void pulse_rtt(struct pulse *p, double rtt_ms); /* a sample, without the other end's own time */
+void pulse_answer(struct pulse *p, double now_ms); /* a part of what is awaited has come */
+void pulse_rtt(struct pulse *p, double rtt_ms);    /* a sample, without the other end's own time */
 
-enum pulse_verdict { PULSE_FINE, PULSE_BEAT, PULSE_LOST };
+enum pulse_verdict { PULSE_FINE, PULSE_BEAT, PULSE_LOST, PULSE_STUCK };
 /* What to do now; *next_ms is when to ask again (0 = when something changes).  BEAT: send one
  * now. */
 enum pulse_verdict pulse_ask(struct pulse *p, double now_ms, double *next_ms);

@@ -7,14 +7,14 @@
 
 #include <math.h>
 
-static const double START_MS = 5000.0;
+static const double START_MS = 5000.0, PATIENCE_MS = 60000.0;
 
 /* Settled at a round trip of 20 ms, heard of at START_MS. */
 static struct pulse settled(void)
 {
     struct pulse p;
 
-    pulse_init(&p, START_MS);
+    pulse_init(&p, START_MS, PATIENCE_MS);
     for (int i = 0; i < 200; i++)
         pulse_rtt(&p, 20.0);
     return p;
@@ -134,7 +134,7 @@ static void round_trips_are_estimated_as_rfc_6298_says(void **state)
     double       srtt = 0.0, rttvar = 0.0, least = 1e9;
 
     (void)state;
-    pulse_init(&p, START_MS);
+    pulse_init(&p, START_MS, PATIENCE_MS);
     for (int i = 0; i < 1000; i++) {
         double r = 5.0 + unit_below(&random, 10000) / 100.0;
 
@@ -161,11 +161,34 @@ static void an_unknown_round_trip_counts_as_a_second(void **state)
     int          beats;
 
     (void)state;
-    pulse_init(&p, START_MS);
+    pulse_init(&p, START_MS, PATIENCE_MS);
     pulse_awaiting(&p, START_MS, true);
     assert_true(fabs(ask_until(&p, START_MS, START_MS + 5000.0, &beats) - (START_MS + 1250.0)) <
                 1e-3);
     assert_int_equal(beats, 15);
+}
+
+/* Goal:   who echoes and never answers is stuck when the patience is over, counted from the last
+ *         part of an answer; not while nothing is awaited. */
+static void echoes_without_an_answer_are_stuck_in_the_end(void **state)
+{
+    struct pulse p = settled();
+    double       next_ms, now = START_MS, part_ms = START_MS + 20000.0;
+
+    (void)state;
+    pulse_awaiting(&p, now, true);
+    for (; now <= part_ms + PATIENCE_MS; now += 40.0) {
+        pulse_heard(&p, now);
+        if (now <= part_ms)
+            pulse_answer(&p, now);
+        assert_int_not_equal(pulse_ask(&p, now, &next_ms), PULSE_STUCK);
+    }
+    pulse_heard(&p, now);
+    assert_int_equal(pulse_ask(&p, now, &next_ms), PULSE_STUCK);
+    pulse_awaiting(&p, now, false);
+    assert_int_equal(pulse_ask(&p, now, &next_ms), PULSE_FINE);
+    pulse_awaiting(&p, now, true);
+    assert_int_not_equal(pulse_ask(&p, now, &next_ms), PULSE_STUCK);
 }
 
 int main(void)
@@ -177,6 +200,7 @@ int main(void)
         cmocka_unit_test(whoever_echoes_is_alive),
         cmocka_unit_test(round_trips_are_estimated_as_rfc_6298_says),
         cmocka_unit_test(an_unknown_round_trip_counts_as_a_second),
+        cmocka_unit_test(echoes_without_an_answer_are_stuck_in_the_end),
     };
 
     return cmocka_run_group_tests_name("pipe/pulse", tests, NULL, NULL);

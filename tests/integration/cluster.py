@@ -123,8 +123,9 @@ class Process:
 
 class Worker(Process):
     def __init__(self, model, keys, *arguments, listen="127.0.0.1:0", threads=1):
-        super().__init__([mcp_program(), "worker", "-m", str(model), "--keys", str(keys), "--listen",
-                          listen, "-t", str(threads), "--json", *map(str, arguments)])
+        super().__init__([mcp_program(), "worker", "-m", str(model), "--keys", str(keys),
+                          "--listen", listen, "-t", str(threads), "--json",
+                          *map(str, arguments)])
         self.facts = json.loads(self.ready)
         self.endpoint = self.facts["ready"]
         self.port = int(self.endpoint.rpartition(":")[2])

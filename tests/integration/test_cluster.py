@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: MIT
-"""A user's cluster from end to end, each part a process: keys, workers, agents, and the link between
-them with its faults.  Whatever happens on the way, the text is the local one."""
+"""A user's cluster from end to end, each part a process: keys, workers, agents, and the link
+between them with its faults.  Whatever happens on the way, the text is the local one."""
 
 import json
 import os
@@ -27,10 +27,9 @@ pytestmark = pytest.mark.skipif(not os.environ.get("MCP_TEST_LONG"),
                                 reason="slow and timing-bound: ./dev test --long")
 
 
-
 def command(*arguments, status=0, env=None, stdin=""):
-    done = subprocess.run([mcp_program(), *map(str, arguments)], env=clean_environment(**(env or {})),
-                          input=stdin, capture_output=True, timeout=60, check=False,
+    done = subprocess.run([mcp_program(), *map(str, arguments)], input=stdin, capture_output=True,
+                          env=clean_environment(**(env or {})), timeout=60, check=False,
                           encoding="utf-8", errors="surrogateescape")
     assert done.returncode == status, done
     return done
@@ -63,7 +62,7 @@ def worker(tiny, keys):
         assert w.stop() == 0
 
 
-# ---- the user's path -----------------------------------------------------------------------------
+# ---- the user's path -------------------------------------------------------------------------
 
 
 def test_from_nothing_to_an_answer(tiny, short, tmp_path):
@@ -112,7 +111,8 @@ def test_json_tells_what_it_took(worker, tiny, keys, short):
 
 def test_ping_measures_the_link(tiny, worker, keys):
     with Link(worker.port, rtt=RTT, mbit=200) as link:
-        got = json.loads(command("ping", link.endpoint, "--keys", keys, "--json", "--count", 5).stdout)
+        got = json.loads(command("ping", link.endpoint, "--keys", keys, "--json", "--count",
+                                 5).stdout)
     assert got["state"] == "up" and got["problem"] == "" and got["name"] == "worker"
     assert got["tls"].startswith("TLSv1.3") and got["version"]
     assert RTT <= got["rtt_ms"]["min"] <= got["rtt_ms"]["p50"] <= got["rtt_ms"]["max"] < 10 * RTT
@@ -143,13 +143,14 @@ def free_port():
 
 def test_show_tells_the_same_of_a_file_and_of_who_serves_it(worker, tiny, keys):
     file = json.loads(command("show", tiny, "--json").stdout)
-    served = json.loads(command("show", "--worker", worker.endpoint, "--keys", keys, "--json").stdout)
+    served = json.loads(command("show", "--worker", worker.endpoint, "--keys", keys,
+                                "--json").stdout)
     for key in ("architecture", "layers", "n_embd", "quantisation", "fingerprint"):
         assert served[key] == file[key], key
     assert (served["first"], served["last"], served["sessions"]) == (0, LAYERS, 16)
 
 
-# ---- ways to split -------------------------------------------------------------------------------
+# ---- ways to split ---------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("cuts", ["1,2", "1,3", "1,5", "2,4", "3,5", "4,5"])
@@ -162,7 +163,8 @@ def test_any_cuts_give_the_local_text(cuts, worker, tiny, keys, short):
 
 @pytest.mark.parametrize("chunk", [1, 7, 63, 64, 128])
 def test_any_chunk_gives_the_local_text_in_the_same_windows(chunk, worker, tiny, keys):
-    wanted = run(tiny, "none", *SHORT, "--mode", "local", "--even-windows", "--chunk", chunk)["tokens"]
+    wanted = run(tiny, "none", *SHORT, "--mode", "local", "--even-windows", "--chunk",
+                 chunk)["tokens"]
     got = run(tiny, keys, "--worker", worker.endpoint, *SHORT, *SPLIT, "--chunk", chunk)
     assert got["tokens"] == wanted
 
@@ -227,7 +229,8 @@ def test_a_chat_goes_on_where_it_was(worker, tiny, keys):
 
 
 @pytest.mark.parametrize("arguments, says", [
-    (("--cuts", "3"), "two cuts"), (("--codec", "q9"), "q9"), (("--mode", "cloud"), "layers [0, 6)"),
+    (("--cuts", "3"), "two cuts"), (("--codec", "q9"), "q9"),
+    (("--mode", "cloud"), "layers [0, 6)"),
     (("--cuts", "1,5", "--qos", "realtime"), "realtime")])
 def test_what_cannot_be_is_said(arguments, says, tiny, keys):
     with Worker(tiny, keys, "--layers", "1-5") as w:
@@ -237,7 +240,7 @@ def test_what_cannot_be_is_said(arguments, says, tiny, keys):
     assert says in done.stderr
 
 
-# ---- loss ----------------------------------------------------------------------------------------
+# ---- loss ------------------------------------------------------------------------------------
 
 
 class Pair:
@@ -367,8 +370,8 @@ def test_nothing_left_is_one_sentence(tiny, keys, long):
 def test_a_stage_of_two_hops_is_lost(hops, tiny, keys, long):
     with (Worker(tiny, keys, "--layers", "1-3") as a, Worker(tiny, keys, "--layers", "3-5") as b,
           Worker(tiny, keys) as standby, Link(a.port, RTT) as link):
-        agent = Agent(tiny, keys, "--worker", link.endpoint, "--worker", b.endpoint, *LONG, "--cuts",
-                      "1,3,5", "--worker", standby.endpoint)
+        agent = Agent(tiny, keys, "--worker", link.endpoint, "--worker", b.endpoint, "--worker",
+                      standby.endpoint, *LONG, "--cuts", "1,3,5")
         agent.wait_for_bytes(link, MIDWAY)
         for lost in (a, b)[:hops]:
             lost.signal(signal.SIGKILL)
@@ -393,7 +396,7 @@ def test_cloud_goes_on_elsewhere(tokens, deep, keys):
         assert got["tokens"] == wanted and got["failovers"] >= 1
 
 
-# ---- drain ---------------------------------------------------------------------------------------
+# ---- drain -----------------------------------------------------------------------------------
 
 
 def test_a_drain_moves_a_running_answer_without_a_gap(tiny, keys, long):
@@ -419,8 +422,8 @@ def test_a_drain_without_another_worker_moves_it_here(tiny, keys, long):
 
 def test_a_draining_worker_says_so_and_takes_nobody(tiny, keys):
     with Worker(tiny, keys, "--drain-ms", 3000) as w:
-        agent = Agent(tiny, keys, "--worker", w.endpoint, "-p", "hello", "-n", 900, *GREEDY, "--mode",
-                      "cloud")
+        agent = Agent(tiny, keys, "--worker", w.endpoint, "-p", "hello", "-n", 900, *GREEDY,
+                      "--mode", "cloud")
         end = time.monotonic() + 10
         while json.loads(command("show", "--worker", w.endpoint, "--keys", keys, "--json").stdout)[
                 "sessions_free"] == 8:
@@ -435,7 +438,7 @@ def test_a_draining_worker_says_so_and_takes_nobody(tiny, keys):
         assert w.process.wait(timeout=20) == 0
 
 
-# ---- who may ---------------------------------------------------------------------------------------
+# ---- who may ---------------------------------------------------------------------------------
 
 
 def issue(authority, name, folder, role="client", *arguments):
@@ -446,8 +449,8 @@ def issue(authority, name, folder, role="client", *arguments):
 def test_a_certificate_that_is_revoked_ends_its_sessions(tiny, keys, tmp_path, long):
     eve = issue(keys, "eve", tmp_path / "eve")
     with Worker(tiny, keys) as w, Link(w.port, RTT) as link:
-        agent = Agent(tiny, eve, "--worker", link.endpoint, "-p", "hello", "-n", 500, *GREEDY, *SPLIT,
-                      "--fallback", "none", "--failover-ms", 1000)
+        agent = Agent(tiny, eve, "--worker", link.endpoint, "-p", "hello", "-n", 500, *GREEDY,
+                      *SPLIT, "--fallback", "none", "--failover-ms", 1000)
         agent.wait_for_bytes(link, MIDWAY)
         revoked = time.monotonic()
         command("keys", "revoke", "eve", "--keys", keys)
@@ -512,8 +515,8 @@ def test_keys_that_went_wrong_leave_the_old_ones_in_use_and_are_told(tiny, tmp_p
     client = issue(authority, "ann", tmp_path / "ann")
     with Worker(tiny, authority) as w:
         def degraded():
-            return "degraded" in command("ping", w.endpoint, "--keys", client, "--count", 1, "--bulk",
-                                         0).stdout
+            return "degraded" in command("ping", w.endpoint, "--keys", client, "--count", 1,
+                                         "--bulk", 0).stdout
 
         assert not degraded()
         whole = (authority / "revoked.json").read_bytes()
@@ -530,7 +533,7 @@ def test_keys_that_went_wrong_leave_the_old_ones_in_use_and_are_told(tiny, tmp_p
             time.sleep(0.1)
 
 
-# ---- figures ---------------------------------------------------------------------------------------
+# ---- figures ---------------------------------------------------------------------------------
 
 
 def parse_prometheus(text):

@@ -75,3 +75,5 @@ class Double:
             if context.is_active():
                 context.set_trailing_metadata(call.trailing_metadata())
                 context.abort(error.code(), error.details())
+        finally:
+            call.cancel()

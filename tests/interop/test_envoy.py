@@ -22,8 +22,9 @@ from wire_proto import Session, Stub, channel, health_pb, pb
 MODES = ("passthrough.yaml", "terminate.yaml")
 PROMPT = "What stands at the end of the long road? " * 5
 COUNT = 24
-SPLIT = ("--mode", "split", "--codec", "f32", "--cuts", "1,5", "--chunk", 64, "-p", PROMPT, "-n", COUNT,
-         "--temp", 0, "--ignore-eos")
+GREEDY = ("--mode", "split", "--codec", "f32", "--cuts", "1,5", "--chunk", 64, "--temp", 0,
+          "--ignore-eos")
+SPLIT = (*GREEDY, "-p", PROMPT, "-n", COUNT)
 
 
 @pytest.fixture(scope="module")
@@ -65,7 +66,8 @@ def local(tiny):
 def opened(stub, described, metadata=None, session=None, **fields):
     s = Session(stub, metadata)
     s.id = session or os.urandom(16)
-    s.opened = s.open(session=s.id, model=described.model.fingerprint, first=0, last=LAYERS, **fields)
+    s.opened = s.open(session=s.id, model=described.model.fingerprint, first=0, last=LAYERS,
+                      **fields)
     return s
 
 
@@ -75,7 +77,7 @@ def step(s, number, pos, tokens, **fields):
     return s.receive()
 
 
-# ---- the same as without -------------------------------------------------------------------------
+# ---- the same as without ---------------------------------------------------------------------
 
 
 def test_an_agent_through_envoy_gives_the_local_text(edge, keys, tiny, local):
@@ -102,8 +104,9 @@ def test_a_grpcio_client_through_envoy(stub, described):
     assert stub.Check(health_pb.HealthCheckRequest(), timeout=20).status == \
         health_pb.HealthCheckResponse.SERVING
     assert (described.model.first, described.model.last) == (0, LAYERS)
-    replies = list(stub.Probe(iter([pb.ProbeRequest(stamp=i, data=bytes(1 << 20), reply_bytes=1 << 20)
-                                    for i in range(3)]), timeout=30))
+    requests = [pb.ProbeRequest(stamp=i, data=bytes(1 << 20), reply_bytes=1 << 20)
+                for i in range(3)]
+    replies = list(stub.Probe(iter(requests), timeout=30))
     assert [(r.stamp, len(r.data)) for r in replies] == [(i, 1 << 20) for i in range(3)]
     s = opened(stub, described)
     first = step(s, 1, 0, [1, 2, 3])
@@ -172,24 +175,25 @@ def test_refusals_keep_their_words_and_trailers(tiny, keys, folder, described):
                 held.close()
 
 
-# ---- loss ------------------------------------------------------------------------------------------
+# ---- loss ------------------------------------------------------------------------------------
 
 
 LONG = 160
-SLOW = ("--mode", "split", "--codec", "f32", "--cuts", "1,5", "--chunk", 64, "-p", "hello", "-n", LONG,
-        "--temp", 0, "--ignore-eos")
+SLOW = (*GREEDY, "-p", "hello", "-n", LONG)
 
 
 @pytest.mark.parametrize("template", MODES)
 @pytest.mark.parametrize("second", [True, False], ids=["to a second worker", "to this machine"])
-def test_a_worker_killed_behind_envoy_costs_no_token(template, second, tiny, keys, folder, worker):
+@pytest.mark.parametrize("fault", [signal.SIGKILL, signal.SIGSTOP])
+def test_a_worker_lost_behind_envoy_costs_no_token(template, second, fault, tiny, keys, folder,
+                                                   worker):
     local = answer(tiny, "hello", "-n", LONG, "--ignore-eos")["tokens"]
     with (Worker(tiny, keys, "-c", 512) as doomed, Link(doomed.port, rtt=10) as link,
           Edge(template, link.port, folder) as e):
         others = ["--worker", worker.endpoint] if second else []
         agent = Agent(tiny, keys, "--worker", e.endpoint, *others, *SLOW)
         agent.wait_for_bytes(link, 20000)  # some thirty tokens
-        doomed.signal(signal.SIGKILL)
+        doomed.signal(fault)
         got = agent.result()
         assert got["tokens"] == local and got["failovers"] == 1
         stage = got["plan"]["stages"][1]
@@ -207,7 +211,7 @@ def test_a_call_of_a_killed_worker_is_unavailable(tiny, keys, folder, described)
             assert s.fails().code() in (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.INTERNAL)
 
 
-# ---- identity ----------------------------------------------------------------------------------------
+# ---- identity --------------------------------------------------------------------------------
 
 
 def shake(edge, keys, version=None, name="localhost", certificate=True):
@@ -278,7 +282,7 @@ def test_behind_an_edge_that_ends_tls_the_token_is_the_identity(tiny, keys, fold
         assert len(got["tokens"]) == COUNT
 
 
-# ---- the settings are needed -------------------------------------------------------------------------
+# ---- the settings are needed -----------------------------------------------------------------
 
 
 ROUTE = " " * 18

@@ -360,7 +360,7 @@ def test_the_real_model_layers_answer_like_the_file(smollm2, keys):
         s.close()
 
 
-# ---- Open -------------------------------------------------------------------------------------
+# ---- Open ------------------------------------------------------------------------------------
 
 
 def refused_open(stub, described, **changed):
@@ -506,7 +506,7 @@ def test_the_session_of_another_client_is_not_to_be_had(open_session, worker, ke
     s.close()
 
 
-# ---- Generate, state --------------------------------------------------------------------------
+# ---- Generate, state -------------------------------------------------------------------------
 
 
 def generate(s, number, pos, tokens, max_tokens=12, **fields):
@@ -617,7 +617,7 @@ def test_a_broken_state_is_refused(open_session, states):
         assert error.details()
 
 
-# ---- many at once, cancellation, deadlines ------------------------------------------------------
+# ---- many at once, cancellation, deadlines ---------------------------------------------------
 
 
 def test_twenty_streams_of_one_connection_all_get_their_own_bits(open_session, states):
@@ -709,7 +709,7 @@ def test_unknown_methods_and_compressed_messages_are_unimplemented(worker, keys)
         assert refused.value.code() == grpc.StatusCode.UNIMPLEMENTED
 
 
-# ---- identity -------------------------------------------------------------------------------------
+# ---- identity --------------------------------------------------------------------------------
 
 
 # In TLS 1.3 a client is connected before its certificate was looked at; the alert that follows
@@ -779,7 +779,8 @@ def test_tls_takes_1_3_with_a_client_certificate_and_h2_and_nothing_else(worker,
     assert "alert no application protocol" in tls_alert(worker, other, preface)
 
     assert "alert certificate required" in tls_alert(worker, client_context(keys, None), preface)
-    assert "alert unsupported certificate" in tls_alert(worker, client_context(keys, "worker"), preface)
+    wrong_role = client_context(keys, "worker")
+    assert "alert unsupported certificate" in tls_alert(worker, wrong_role, preface)
     stranger = client_context(keys, None)
     others = make_keys(tmp_path / "others")
     stranger.load_cert_chain(others / "client.pem", others / "client.key")

@@ -6,6 +6,7 @@
 
 enum {
     RETRY_MS = 100, /* when a refusal does not say */
+    PATIENCE_MS = 60000,
     PAYLOAD_MAX = SIM_WINDOW_MAX * SIM_ROW_BYTES_MAX,
     /* What a stage was sent, and what was trimmed before it had left. */
     QUEUED_MAX = 2 * PIPE_WINDOWS_MAX * PAYLOAD_MAX,
@@ -95,6 +96,7 @@ static void beat(struct sim_stream *s)
 
     pulse_awaiting(&s->pulse, clock->now_ms, s->owed > 0);
     switch (pulse_ask(&s->pulse, clock->now_ms, &next_ms)) {
+    case PULSE_STUCK:
     case PULSE_LOST: sim_conn_reset(s->conn, true, false); return;
     case PULSE_BEAT:
         unit_ok(wire_channel_send(s->up, &f, NULL, NULL, &err), &err);
@@ -148,7 +150,7 @@ void sim_stream_open(struct sim_stream *s)
 
     s->agent_holds = true;
     s->owed = 1;
-    pulse_init(&s->pulse, now(a));
+    pulse_init(&s->pulse, now(a), PATIENCE_MS);
     pulse_rtt(&s->pulse, a->places[s->conn->worker->index].rtt_ms);
     unit_ok(wire_channel_new(&s->up, &opts, &err), &err);
     memcpy(f.u.open.session, s->session_id, WIRE_SESSION_BYTES);
