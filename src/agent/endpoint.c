@@ -399,6 +399,7 @@ static void on_closed(struct net_stream *stream, void *ctx, const struct wire_st
     wire_channel_free(e->channel);
     e->channel = NULL;
     tell_lost(e, &why);
+    link_idle(e->link);
     unref(e); /* the stream's */
 }
 

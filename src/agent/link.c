@@ -13,7 +13,10 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { WATCH_EVERY_MS = 1000 };
+enum {
+    WATCH_EVERY_MS = 1000,
+    GOODBYE_MS = 500, /* longest wait for workers to hear that sessions are closed */
+};
 
 /* ---- publishing ------------------------------------------------------------------------------ */
 
@@ -286,6 +289,7 @@ static void down(struct net_conn *conn, void *ctx, const struct wire_status *why
     shown->tried = true;
     pipe_place_failed(&shown->place, base_clock_ms(), (uint32_t)rand());
     if (link->stop) {
+        net_timer_cancel(&link->retry);
         link->remote->closed_links++;
     } else if (shown->place.state == PLACE_DOWN) {
         base_log(BASE_LOG_DETAIL, "worker %s: %s", link->endpoint, problem);
@@ -339,12 +343,29 @@ void link_start(struct agent_link *link)
     dial(link);
 }
 
+static void hang_up(struct net_timer *timer)
+{
+    struct agent_link *link = (struct agent_link *)(void *)((char *)timer -
+                                                            offsetof(struct agent_link, retry));
+
+    if (link->conn != NULL)
+        net_conn_close(link->conn);
+}
+
+void link_idle(struct agent_link *link)
+{
+    if (link->stop && link->endpoints == NULL)
+        hang_up(&link->retry);
+}
+
 void link_stop(struct agent_link *link)
 {
     link->stop = true;
     net_timer_cancel(&link->retry);
     if (link->conn != NULL) {
-        net_conn_close(link->conn);
+        link->retry.run = hang_up;
+        net_timer_set(&link->retry, link->remote->loop, base_clock_ms() + GOODBYE_MS);
+        link_idle(link);
         return;
     }
     publish_begin(link);

@@ -97,6 +97,8 @@ void remote_terms(struct mcp_remote *remote, uint32_t index, struct pipe_opened 
 
 void link_start(struct agent_link *link);
 void link_stop(struct agent_link *link);
+/* A stream has ended: a link that stops waits for the last one, whose Close is on its way. */
+void link_idle(struct agent_link *link);
 /* The worker says nothing any more: give the connection up and dial again. */
 void link_lost(struct agent_link *link, const char *format, ...)
     __attribute__((format(printf, 2, 3)));

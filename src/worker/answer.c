@@ -11,11 +11,14 @@
 #include <stdlib.h>
 #include <sys/random.h>
 
+/* The largest window in which tokens come out with the bits that they have one by one. */
+enum { AGAIN_TOKENS = 63 };
+
 struct worker_answer {
     const struct model_vocab *vocab; /* NULL: nothing ends an answer but its length */
     struct model_sampler     *sampler;
     uint64_t                  number;
-    uint32_t                  prompt_left, prompt_taken;
+    uint32_t                  prompt_left, again_left, taken;
     uint32_t                  tokens_left;
     bool                      ignore_end;
 };
@@ -69,7 +72,9 @@ int worker_answer_new(struct worker_answer **out, const struct worker_facts *fac
     model_sampler_skip(a->sampler, g->draws);
     a->vocab = model_get_vocab(facts->model, NULL);
     a->number = g->number;
-    a->prompt_left = (uint32_t)g->token_count;
+    /* One draw a token: so many at the end have been this answer's, on a worker that is lost. */
+    a->again_left = (uint32_t)(g->draws < g->token_count ? g->draws : g->token_count - 1);
+    a->prompt_left = (uint32_t)g->token_count - a->again_left;
     a->tokens_left = g->max_tokens;
     a->ignore_end = g->ignore_end;
     *out = a;
@@ -86,17 +91,21 @@ void worker_answer_free(struct worker_answer *a)
 
 uint32_t worker_answer_prompt(struct worker_answer *a, uint32_t most, uint32_t *offset)
 {
-    uint32_t take = a->prompt_left < most ? a->prompt_left : most;
+    uint32_t *left = a->prompt_left > 0 ? &a->prompt_left : &a->again_left;
+    uint32_t  take;
 
-    *offset = a->prompt_taken;
-    a->prompt_taken += take;
-    a->prompt_left -= take;
+    if (left == &a->again_left && most > AGAIN_TOKENS)
+        most = AGAIN_TOKENS;
+    take = *left < most ? *left : most;
+    *offset = a->taken;
+    a->taken += take;
+    *left -= take;
     return take;
 }
 
 bool worker_answer_prompting(const struct worker_answer *a)
 {
-    return a->prompt_left > 0;
+    return a->prompt_left + a->again_left > 0;
 }
 
 int worker_answer_next(struct worker_answer *a, const float *logits, uint32_t pos,

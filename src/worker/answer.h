@@ -1,7 +1,8 @@
 /* worker/answer.h - a Generate under way: from rows of logits to tokens.
  *
  * The prompt's windows, then one window a token, run through the table like any other's, one at
- * a time; this is what is remembered between them.  It travels from job to job.
+ * a time; this is what is remembered between them.  Tokens that the answer had made elsewhere
+ * (draws) are the end of its prompt, in windows that give the same bits as one by one.  It travels from job to job.
  *
  * Threads: whoever has the job.
  *
