@@ -63,7 +63,7 @@ static void open_side(struct run *r, struct side *side, uint32_t number,
     mcp_error        err;
 
     if (getrandom(own.session, sizeof(own.session), 0) < 0 ||
-        endpoint_open(&side->endpoint, r->remote, 0, number, r->mail, &own, &err) < 0)
+        endpoint_open(&side->endpoint, r->remote, 0, number, r->mail, &own, 1e5, &err) < 0)
         die("open", &err);
 }
 
