@@ -4,9 +4,10 @@
     python sessions_common.py ROLE ENDPOINT KEYS CONTEXT SESSIONS SECONDS
 
 runs one role of ROLES for so long and prints what it saw as one line of JSON.  CONTEXT and SESSIONS
-are the worker's.  Each role is a
-process of its own, as users are: one that is killed takes no other with it.  The generating
-clients use grpc.aio, one connection a session.
+are the worker's.  Each role is a process of its own, as users are: one that is killed takes no
+other with it.  All but `normal` run only where nobody else wants to (SCHED_IDLE), since they share
+the worker's cores here as they would not elsewhere.  The generating clients use grpc.aio, one
+connection a session.
 """
 import asyncio
 import json
@@ -126,7 +127,8 @@ class Role:
         self.model = describe(endpoint, keys)
         self.random = random.Random(os.getpid())
         self.seen = dict.fromkeys(
-            ("opened", "answers", "tokens", "refused", "without_retry", "ended"), 0)
+            ("opened", "answers", "tokens", "refused", "without_retry", "ended", "longest_wait_s"),
+            0)
 
     def going(self):
         return time.monotonic() < self.until
@@ -160,7 +162,10 @@ class Role:
 
     async def answer(self, session, qos, prompt, count):
         await self.open(session, qos)
+        began = time.perf_counter()
         times = await session.generate(self.prompt(prompt), count)
+        self.seen["longest_wait_s"] = max(
+            self.seen["longest_wait_s"], *(b - a for a, b in zip([began, *times], times)))
         self.seen["answers"] += 1
         self.seen["tokens"] += len(times)
         await session.close()
@@ -182,19 +187,15 @@ async def normal(role):
 
 async def batch(role, count):
     """Twice as many batch clients as there are sessions, all the time."""
-    answers = [0] * count
-
-    async def client(i):
+    async def client():
         async def work(session):
             await role.answer(session, "QOS_BATCH", role.random.randrange(16, 64),
                               role.random.randrange(16, 64))
-            answers[i] += 1
 
         while role.going():
             await role.attempt(work)
 
-    await asyncio.gather(*(client(i) for i in range(count)))
-    role.seen["least_answers"] = min(answers)
+    await asyncio.gather(*(client() for _ in range(count)))
 
 
 async def flood(role):
@@ -260,6 +261,8 @@ ROLES = {
 
 def main():
     name, endpoint, keys, ctx, sessions, seconds = sys.argv[1:]
+    if name != "normal":
+        os.sched_setscheduler(0, os.SCHED_IDLE, os.sched_param(0))
     role = Role(endpoint, keys, int(ctx), int(sessions), float(seconds))
     asyncio.run(ROLES[name](role))
     print(json.dumps(role.seen))

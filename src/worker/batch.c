@@ -10,8 +10,9 @@
  *
  *      each of them ordered by virtual time (start-time fair queueing; a queue has its own
  *      clock, because what runs in one takes no room from the other).
- *   2. Choose the leader (turn.c), whose layers and kind of result the batch has.
- *   3. Fill up with windows of the leader's kind: decodes, then prefill.
+ *   2. Choose the lane, and its leader (turn.c), whose layers and kind of result the batch has.
+ *   3. Fill up with windows of the leader's kind: the lane's decodes, decodes of the back lane
+ *      that ride along in front, then the lane's prefill.
  *
  * SPDX-License-Identifier: MIT */
 #include "worker/table_private.h"
@@ -38,14 +39,11 @@ struct table_candidate {
 struct filling {
     struct worker_table *t;
     struct worker_batch *batch;
-    uint32_t             room;                   /* positions */
-    uint32_t             prefill_room;           /* of those, for prefill */
-    uint32_t             back_room[TABLE_FLOWS]; /* of those, for batch sessions */
-    /* What the first of them needs is kept for it, else smaller windows would take the credit
-     * away again and again before it suffices.  Zero once it has been taken. */
-    const struct worker_session *back_first[TABLE_FLOWS];
-    uint32_t                     back_kept[TABLE_FLOWS];
-    double                       now_ms;
+    enum table_lane      lane;
+    uint32_t             room;         /* positions */
+    uint32_t             prefill_room; /* of those, for prefill */
+    uint32_t             rider_room;   /* of those, for the back lane's decodes in front */
+    double               now_ms;
 };
 
 bool table_batch_init(struct worker_table *t)
@@ -66,10 +64,9 @@ static struct table_candidate candidate_of(const struct worker_table *t, struct 
     static const uint8_t ranks[TABLE_CLASSES] = {
         [WIRE_QOS_REALTIME] = 0, [WIRE_QOS_NORMAL] = 1, [WIRE_QOS_BATCH] = 2
     };
-    /* Batch prefill goes before that of the front lane: it takes its share and no more. */
     static const uint8_t steps[TABLE_LANES][TABLE_FLOWS] = {
-        [TABLE_FRONT] = { [TABLE_DECODE] = 0, [TABLE_PREFILL] = 3 },
-        [TABLE_BACK] = { [TABLE_DECODE] = 1, [TABLE_PREFILL] = 2 },
+        [TABLE_FRONT] = { [TABLE_DECODE] = 0, [TABLE_PREFILL] = 2 },
+        [TABLE_BACK] = { [TABLE_DECODE] = 1, [TABLE_PREFILL] = 3 },
     };
     enum table_flow flow = table_flow_of(t, s);
 
@@ -144,7 +141,7 @@ static struct table_survey look(struct worker_table *t, double now_ms)
         double                *tag, clock;
 
         table_queue_expire(t, s, now_ms);
-        s->runnable = s->head != NULL && s->info.slot != TABLE_NONE &&
+        s->runnable = s->head != NULL && s->running == NULL && s->info.slot != TABLE_NONE &&
                       table_rate_allows(s, now_ms, &survey.wake_ms);
         if (!s->runnable)
             continue;
@@ -195,13 +192,9 @@ static uint32_t piece_of(uint32_t left, uint32_t room)
     return take;
 }
 
-/* What is left of the credit for a batch session. */
-static uint32_t back_room_for(const struct filling *f, const struct worker_session *s)
+static bool rides(const struct filling *f, const struct worker_session *s)
 {
-    enum table_flow flow = table_flow_of(f->t, s);
-    uint32_t        kept = s == f->back_first[flow] ? 0 : f->back_kept[flow];
-
-    return f->back_room[flow] > kept ? f->back_room[flow] - kept : 0;
+    return f->lane == TABLE_FRONT && table_lane_of(s) == TABLE_BACK;
 }
 
 /* How many positions of the head fit. */
@@ -210,11 +203,15 @@ static uint32_t fits(const struct filling *f, const struct worker_session *s)
     const struct worker_work *work = s->head;
     uint32_t                  left = work->count - work->done, room = f->room;
 
-    if (table_lane_of(s) == TABLE_BACK)
-        room = table_smaller(room, back_room_for(f, s));
+    if (rides(f, s))
+        room = table_smaller(room, f->rider_room);
+    if (!table_is_decode(f->t, work))
+        room = table_smaller(room, f->prefill_room);
+    if (f->lane == TABLE_BACK && f->t->limits.even && work->count < TABLE_PIECE_TOKENS)
+        return table_smaller(left, room);
     if (table_is_decode(f->t, work))
         return left <= room ? left : 0;
-    return piece_of(left, table_smaller(room, f->prefill_room));
+    return piece_of(left, room);
 }
 
 static void take(struct filling *f, struct worker_session *s, uint32_t count)
@@ -238,54 +235,67 @@ static void take(struct filling *f, struct worker_session *s, uint32_t count)
     s->active_ms = f->now_ms;
     s->left_out = false;
     table_rate_charge(s, count);
-    f->room -= count;
+    f->room -= table_smaller(f->room, count);
     if (flow == TABLE_PREFILL)
-        f->prefill_room -= table_smaller(f->prefill_room, cost);
-    if (table_lane_of(s) == TABLE_BACK)
-        f->back_room[flow] -= table_smaller(f->back_room[flow], cost);
-    if (s == f->back_first[flow])
-        f->back_kept[flow] = 0;
+        f->prefill_room -= table_smaller(f->prefill_room, count);
+    if (rides(f, s)) {
+        f->rider_room -= count;
+        t->riders += count;
+    }
 }
 
 static struct filling begin_batch(struct worker_table *t, double now_ms,
                                   const struct table_survey *survey, struct worker_batch *batch,
                                   const struct worker_session *leader)
 {
-    struct filling f = { .t = t,
-                         .batch = batch,
-                         .room = t->limits.batch_tokens,
-                         .prefill_room = table_prefill_room(t, survey),
-                         .now_ms = now_ms };
+    enum table_lane lane = table_lane_of(leader);
 
     *batch = (struct worker_batch){ .first = leader->info.first,
                                     .last = leader->info.last,
+                                    .slice_first = leader->info.first,
+                                    .slice_last = leader->info.last,
+                                    .back = lane == TABLE_BACK,
                                     .logits = leader->head->logits,
                                     .exclusive = leader->head->exclusive,
-                                    .items = t->items,
-                                    .clears = t->clears };
-    for (int flow = 0; flow < TABLE_FLOWS; flow++) {
-        f.back_room[flow] = survey->front ? t->credit[flow] : f.room;
-        f.back_first[flow] = survey->first[TABLE_BACK][flow];
-        if (survey->front && f.back_first[flow] != NULL)
-            f.back_kept[flow] = table_least_of(t, f.back_first[flow]);
-    }
-    return f;
+                                    .items = t->items[lane],
+                                    .clears = t->clears[lane] };
+    t->riders = lane == TABLE_FRONT ? 0 : t->riders;
+    return (struct filling){ .t = t,
+                             .batch = batch,
+                             .lane = lane,
+                             .room = lane == TABLE_FRONT ? t->limits.batch_tokens
+                                                         : table_turn_back_room(t, survey),
+                             .prefill_room = table_prefill_room(t, survey),
+                             .now_ms = now_ms };
 }
 
-static void fill_up(struct filling *f)
+/* May it run in this batch, if there is room? */
+static bool belongs(const struct filling *f, const struct worker_session *s)
+{
+    if (!s->runnable || s->running != NULL || s->head->exclusive ||
+        s->head->logits != f->batch->logits || s->info.first != f->batch->first ||
+        s->info.last != f->batch->last)
+        return false;
+    return table_lane_of(s) == f->lane || (rides(f, s) && table_is_decode(f->t, s->head));
+}
+
+static void fill_up(struct filling *f, const struct table_survey *survey)
 {
     struct worker_table    *t = f->t;
     struct table_candidate *heap = t->candidates;
-    uint32_t                count = 0;
+    uint32_t                count = 0, front = f->batch->tokens;
 
     for (uint32_t i = 0; i < t->ready_count; i++) {
         struct worker_session *s = t->ready[i];
 
-        if (s->runnable && s->running == NULL && !s->head->exclusive &&
-            s->head->logits == f->batch->logits && s->info.first == f->batch->first &&
-            s->info.last == f->batch->last)
-            heap[count++] = candidate_of(t, s);
+        if (!belongs(f, s))
+            continue;
+        heap[count++] = candidate_of(t, s);
+        if (!rides(f, s) && table_is_decode(t, s->head))
+            front += s->head->count;
     }
+    if (f->lane == TABLE_FRONT)
+        f->rider_room = table_turn_riders(t, survey, front);
     for (uint32_t i = count / 2; i-- > 0;)
         sift_down(heap, count, i);
     /* Issuing changes t->ready, not the heap. */
@@ -308,8 +318,32 @@ static void gather_clears(struct worker_table *t, struct worker_batch *batch)
             continue;
         t->slot_dirty[i] = false;
         t->dirty_count--;
-        t->clears[batch->clear_count++] = i;
+        batch->clears[batch->clear_count++] = i;
     }
+}
+
+static void make_batch(struct worker_table *t, double now_ms, const struct table_survey *survey,
+                       enum table_lane lane, struct worker_batch *batch)
+{
+    struct worker_session *leader = table_turn_leader(t, survey, lane);
+    struct filling         f = begin_batch(t, now_ms, survey, batch, leader);
+    uint32_t               positions;
+
+    if (batch->exclusive) {
+        take(&f, leader, 0);
+    } else {
+        /* Something has to run, be the room too small for it. */
+        positions = fits(&f, leader);
+        take(&f, leader, positions > 0 ? positions : table_least_of(t, leader));
+        fill_up(&f, survey);
+    }
+    if (batch->back)
+        t->layer_ms = 0;
+    if (batch->back && !batch->exclusive)
+        batch->slice_last = batch->first + table_turn_slice(t, survey, batch);
+    table_turn_note_batch(t, survey, leader);
+    gather_clears(t, batch);
+    t->running[lane] = true;
 }
 
 /* ---- the calls ------------------------------------------------------------------------ */
@@ -317,12 +351,9 @@ static void gather_clears(struct worker_table *t, struct worker_batch *batch)
 bool worker_table_next(struct worker_table *t, double now_ms, struct worker_batch *batch,
                        double *wake_ms)
 {
-    struct worker_session *leader;
-    struct table_survey    survey;
-    struct filling         f;
-    uint32_t               positions;
+    struct table_survey survey;
 
-    assert(!t->running);
+    assert(!t->running[TABLE_FRONT] && !t->running[TABLE_BACK]);
     *wake_ms = 0;
     table_note_time(t, now_ms);
     survey = look(t, now_ms);
@@ -331,28 +362,41 @@ bool worker_table_next(struct worker_table *t, double now_ms, struct worker_batc
         *wake_ms = wake_of(t, survey.wake_ms);
         return false;
     }
-    table_turn_credit(t, &survey);
-    leader = table_turn_leader(t, &survey);
-    f = begin_batch(t, now_ms, &survey, batch, leader);
-    if (batch->exclusive) {
-        take(&f, leader, 0);
-    } else {
-        /* Something has to run, be the credit or the chunk too small for it. */
-        positions = fits(&f, leader);
-        take(&f, leader, positions > 0 ? positions : table_least_of(t, leader));
-        fill_up(&f);
-    }
-    for (int flow = 0; flow < TABLE_FLOWS && survey.front; flow++)
-        t->credit[flow] = f.back_room[flow];
-    table_turn_note(t, &survey, leader, batch->tokens);
-    gather_clears(t, batch);
-    t->running = true;
+    make_batch(t, now_ms, &survey, table_turn_lane(t, &survey), batch);
     return true;
+}
+
+void worker_table_sliced(struct worker_table *t, double now_ms, struct worker_batch *batch,
+                         double compute_ms)
+{
+    assert(t->running[TABLE_BACK] && batch->back && batch->slice_last < batch->last);
+    table_note_time(t, now_ms);
+    table_turn_charge_slice(t, batch, compute_ms);
+    t->stats.compute_ms += compute_ms;
+    batch->slice_first = batch->slice_last;
+}
+
+bool worker_table_urgent(struct worker_table *t, double now_ms, struct worker_batch *paused,
+                         struct worker_batch *urgent)
+{
+    struct table_survey survey;
+
+    assert(t->running[TABLE_BACK] && !t->running[TABLE_FRONT] && paused->back);
+    table_note_time(t, now_ms);
+    survey = look(t, now_ms);
+    if (table_turn_lane(t, &survey) == TABLE_FRONT) {
+        make_batch(t, now_ms, &survey, TABLE_FRONT, urgent);
+        return true;
+    }
+    table_turn_note_slice(t, &survey);
+    paused->slice_last = paused->slice_first + table_turn_slice(t, &survey, paused);
+    return false;
 }
 
 bool worker_item_void(const struct worker_table *t, const struct worker_item *item)
 {
-    assert(t->running && item->session->running == item->work);
+    (void)t;
+    assert(item->session->running == item->work);
     return item->session->running_void;
 }
 
@@ -371,9 +415,12 @@ static void note_decode(struct worker_table *t, struct worker_session *s, double
 void worker_table_done(struct worker_table *t, double now_ms, struct worker_batch *batch,
                        double compute_ms)
 {
-    assert(t->running && batch->items == t->items);
+    enum table_lane lane = batch->back ? TABLE_BACK : TABLE_FRONT;
+
+    assert(t->running[lane] && batch->items == t->items[lane]);
     table_note_time(t, now_ms);
-    t->running = false;
+    t->running[lane] = false;
+    table_turn_charge_rest(t, batch, compute_ms);
     for (uint32_t i = 0; i < batch->count; i++) {
         struct worker_item    *item = &batch->items[i];
         struct worker_session *s = item->session;

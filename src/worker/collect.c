@@ -59,10 +59,11 @@ static void wrap_reply(struct worker_job *job, const struct wire_codec *codec)
     job->reply = wrapped;
 }
 
-static int collect_rows(struct worker_compute *c, struct compute_item *it)
+static int collect_rows(struct worker_compute *c, const struct compute_run *r,
+                        struct compute_item *it)
 {
     struct worker_job       *job = it->job;
-    uint32_t                 width = compute_width(c);
+    uint32_t                 width = compute_width(c, r);
     const struct wire_codec *codec = wire_codec_by_id(job->reply_codec);
     size_t row_bytes = job->want == WIRE_WANT_NONE ? 0 : wire_codec_bytes(codec, 1, width);
     int    rc = make_reply(job, row_bytes, &it->error);
@@ -79,7 +80,7 @@ static int collect_rows(struct worker_compute *c, struct compute_item *it)
         result->rows = job->reply_rows;
         result->queue_us = (uint32_t)(job->queue_ms * 1e3);
         result->compute_us = (uint32_t)(job->compute_ms * 1e3);
-        result->batch_tokens = c->batch.tokens;
+        result->batch_tokens = r->batch.tokens;
         wrap_reply(job, codec);
     }
     return MCP_OK;
@@ -109,15 +110,16 @@ static int collect_token(struct worker_compute *c, struct compute_item *it)
     return MCP_OK;
 }
 
-void compute_collect(struct worker_compute *c, uint32_t first, uint32_t count)
+void compute_collect(struct worker_compute *c, struct compute_run *r, uint32_t first,
+                     uint32_t count)
 {
     for (uint32_t i = first; i < first + count; i++) {
-        struct compute_item *it = &c->items[i];
+        struct compute_item *it = &r->items[i];
 
         if (it->rc < 0)
             continue;
-        it->job->compute_ms += c->compute_ms;
-        it->rc = it->job->kind == WORKER_GENERATE ? collect_token(c, it) : collect_rows(c, it);
+        it->job->compute_ms += r->compute_ms;
+        it->rc = it->job->kind == WORKER_GENERATE ? collect_token(c, it) : collect_rows(c, r, it);
     }
 }
 
@@ -160,10 +162,11 @@ static int import_block(struct worker_compute *c, struct compute_item *it, mcp_e
     return job->reply != NULL ? MCP_OK : base_fail(err, MCP_ENOMEM, "an answer");
 }
 
-void compute_state(struct worker_compute *c, struct compute_item *it)
+void compute_state(struct worker_compute *c, struct compute_run *r)
 {
+    struct compute_item *it = &r->items[0];
     struct worker_job   *job = it->job;
-    uint32_t             first = c->batch.first;
+    uint32_t             first = r->batch.first;
     struct engine_shard *shard = engine_shard_of(c->engine, first);
     bool export = job->kind == WORKER_EXPORT;
 

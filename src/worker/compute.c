@@ -26,14 +26,22 @@ static void wait_for_work(struct worker_service *s, double wake_ms)
     pthread_cond_timedwait(&s->work, &s->lock, &until);
 }
 
+/* What the table gave, for ourselves.  Lock held. */
+static void copy_items(struct compute_run *r)
+{
+    for (uint32_t i = 0; i < r->batch.count; i++)
+        r->items[i] = (struct compute_item){ .item = r->batch.items[i],
+                                             .job = worker_job_of(r->batch.items[i].work) };
+}
+
 /* The next batch; false when the thread is to end.  Lock held. */
-static bool take(struct worker_compute *c)
+static bool take(struct worker_compute *c, struct compute_run *r)
 {
     struct worker_service *s = c->service;
     double                 wake_ms = 0.0;
 
     while (!s->stopping) {
-        bool any = worker_table_next(s->table, base_clock_ms(), &c->batch, &wake_ms);
+        bool any = worker_table_next(s->table, base_clock_ms(), &r->batch, &wake_ms);
 
         worker_service_acts(s);
         if (any)
@@ -42,9 +50,7 @@ static bool take(struct worker_compute *c)
     }
     if (s->stopping)
         return false;
-    for (uint32_t i = 0; i < c->batch.count; i++)
-        c->items[i] = (struct compute_item){ .item = c->batch.items[i],
-                                             .job = worker_job_of(c->batch.items[i].work) };
+    copy_items(r);
     return true;
 }
 
@@ -61,18 +67,18 @@ static void fail_session(struct worker_compute *c, struct compute_item *it)
     worker_service_acts(s);
 }
 
-static void count(struct worker_compute *c)
+static void count(struct worker_compute *c, const struct compute_run *r)
 {
     struct worker_meters *m = &c->service->meters;
 
-    worker_histogram_add(&m->compute_ms, c->compute_ms);
+    worker_histogram_add(&m->compute_ms, r->compute_ms);
     m->faults += c->faults;
     c->faults = 0;
-    if (c->batch.exclusive)
+    if (r->batch.exclusive)
         return;
-    worker_histogram_add(&m->batch_tokens, c->batch.tokens);
-    for (uint32_t i = 0; i < c->batch.count; i++) {
-        struct compute_item *it = &c->items[i];
+    worker_histogram_add(&m->batch_tokens, r->batch.tokens);
+    for (uint32_t i = 0; i < r->batch.count; i++) {
+        struct compute_item *it = &r->items[i];
 
         m->positions += it->item.count;
         if (!it->item.last)
@@ -84,13 +90,13 @@ static void count(struct worker_compute *c)
 }
 
 /* Tell the table, and end those whose work failed.  Lock held. */
-static void settle(struct worker_compute *c)
+static void settle(struct worker_compute *c, struct compute_run *r)
 {
     struct worker_service *s = c->service;
 
-    count(c);
-    for (uint32_t i = 0; i < c->batch.count; i++) {
-        struct compute_item *it = &c->items[i];
+    count(c, r);
+    for (uint32_t i = 0; i < r->batch.count; i++) {
+        struct compute_item *it = &r->items[i];
 
         it->unwanted = worker_item_void(s->table, &it->item);
         if (it->job->kind == WORKER_IMPORT && it->rc == MCP_OK)
@@ -99,9 +105,9 @@ static void settle(struct worker_compute *c)
         if (it->token.stop != WIRE_STOP_NOT && it->job->stream->answer == it->job->answer)
             it->job->stream->answer = NULL;
     }
-    worker_table_done(s->table, base_clock_ms(), &c->batch, c->compute_ms);
-    for (uint32_t i = 0; i < c->batch.count; i++) {
-        struct compute_item *it = &c->items[i];
+    worker_table_done(s->table, base_clock_ms(), &r->batch, r->slice_ms);
+    for (uint32_t i = 0; i < r->batch.count; i++) {
+        struct compute_item *it = &r->items[i];
 
         if (it->rc == MCP_EDEVICE) {
             worker_service_break(s, &it->error);
@@ -115,10 +121,10 @@ static void settle(struct worker_compute *c)
 
 /* ---- answers ------------------------------------------------------------------------ */
 
-static void deliver(struct worker_compute *c)
+static void deliver(struct compute_run *r)
 {
-    for (uint32_t i = 0; i < c->batch.count; i++) {
-        struct compute_item *it = &c->items[i];
+    for (uint32_t i = 0; i < r->batch.count; i++) {
+        struct compute_item *it = &r->items[i];
         struct worker_reply *reply;
 
         if (!it->item.last || it->unwanted || it->rc < 0 || it->job->reply == NULL)
@@ -164,28 +170,81 @@ static bool go_on(struct worker_compute *c, struct compute_item *it)
 }
 
 /* Jobs that are done with are freed, answers go on.  Lock held. */
-static void put_back(struct worker_compute *c)
+static void put_back(struct worker_compute *c, struct compute_run *r)
 {
-    for (uint32_t i = 0; i < c->batch.count; i++)
-        if (c->items[i].item.last && !go_on(c, &c->items[i]))
-            worker_job_free(c->items[i].job);
+    for (uint32_t i = 0; i < r->batch.count; i++)
+        if (r->items[i].item.last && !go_on(c, &r->items[i]))
+            worker_job_free(r->items[i].job);
+}
+
+/* ---- the thread --------------------------------------------------------------------- */
+
+/* Run the rest of a batch, and see to what comes of it. */
+static void finish(struct worker_compute *c, struct compute_run *r)
+{
+    struct worker_service *s = c->service;
+
+    compute_finish(c, r);
+    pthread_mutex_lock(&s->lock);
+    settle(c, r);
+    pthread_mutex_unlock(&s->lock);
+    deliver(r);
+    pthread_mutex_lock(&s->lock);
+    put_back(c, r);
+    pthread_mutex_unlock(&s->lock);
+}
+
+/* What must not wait for the rest of `paused`; false = nothing, and that goes on.  Lock held. */
+static bool take_urgent(struct worker_compute *c, struct compute_run *paused,
+                        struct compute_run *urgent)
+{
+    struct worker_service *s = c->service;
+    bool                   any;
+
+    if (s->stopping) {
+        for (uint32_t i = 0; i < paused->batch.count; i++)
+            paused->items[i].rc = MCP_ECANCELED;
+        paused->batch.slice_last = paused->batch.last;
+        return false;
+    }
+    any = worker_table_urgent(s->table, base_clock_ms(), &paused->batch, &urgent->batch);
+    worker_service_acts(s);
+    if (any)
+        copy_items(urgent);
+    return any;
+}
+
+/* A slice of `r`, and what is urgent behind it. */
+static void slice(struct worker_compute *c, struct compute_run *r, struct compute_run *urgent)
+{
+    struct worker_service *s = c->service;
+
+    compute_slice(c, r);
+    pthread_mutex_lock(&s->lock);
+    worker_table_sliced(s->table, base_clock_ms(), &r->batch, r->slice_ms);
+    while (take_urgent(c, r, urgent)) {
+        pthread_mutex_unlock(&s->lock);
+        compute_begin(c, urgent);
+        finish(c, urgent);
+        pthread_mutex_lock(&s->lock);
+    }
+    pthread_mutex_unlock(&s->lock);
 }
 
 static void *run(void *ctx)
 {
     struct worker_compute *c = ctx;
     struct worker_service *s = c->service;
+    struct compute_run    *r = &c->runs[0], *urgent = &c->runs[1];
 
     pthread_mutex_lock(&s->lock);
-    while (take(c)) {
+    while (take(c, r)) {
         pthread_mutex_unlock(&s->lock);
-        compute_run(c);
+        compute_begin(c, r);
+        while (r->batch.slice_last < r->batch.last)
+            slice(c, r, urgent);
+        finish(c, r);
         pthread_mutex_lock(&s->lock);
-        settle(c);
-        pthread_mutex_unlock(&s->lock);
-        deliver(c);
-        pthread_mutex_lock(&s->lock);
-        put_back(c);
     }
     pthread_mutex_unlock(&s->lock);
     return NULL;
@@ -207,12 +266,21 @@ static size_t out_floats(const struct worker_service *s)
     return hidden > logits ? hidden : logits;
 }
 
+static bool open_run(struct worker_compute *c, struct compute_run *r)
+{
+    const struct worker_limits *l = &c->service->limits;
+
+    r->items = calloc(l->sessions_max, sizeof(*r->items));
+    r->windows = calloc(l->sessions_max, sizeof(*r->windows));
+    r->in = engine_alloc(c->engine, (size_t)l->batch_tokens * c->n_embd);
+    return r->items != NULL && r->windows != NULL && r->in != NULL;
+}
+
 int worker_compute_open(struct worker_compute **out, struct worker_service *service,
                         struct mcp_engine *engine, mcp_error *err)
 {
-    uint32_t               sessions = service->limits.sessions_max;
-    struct worker_compute *c = calloc(1, sizeof(*c));
-    size_t                 in_floats;
+    const struct worker_limits *l = &service->limits;
+    struct worker_compute      *c = calloc(1, sizeof(*c));
 
     *out = NULL;
     if (c == NULL)
@@ -221,20 +289,17 @@ int worker_compute_open(struct worker_compute **out, struct worker_service *serv
     c->engine = engine;
     c->n_embd = service->facts.n_embd;
     c->n_vocab = service->facts.n_vocab;
-    in_floats = (size_t)service->limits.batch_tokens * c->n_embd;
     c->out_floats = out_floats(service);
-    c->items = calloc(sessions, sizeof(*c->items));
-    c->windows = calloc(sessions, sizeof(*c->windows));
-    c->ready = calloc(sessions, sizeof(*c->ready));
-    c->in = engine_alloc(engine, in_floats);
+    c->ready = calloc(l->sessions_max, sizeof(*c->ready));
     c->out = engine_alloc(engine, c->out_floats);
-    if (c->items == NULL || c->windows == NULL || c->ready == NULL || c->in == NULL ||
-        c->out == NULL) {
+    if (c->ready == NULL || c->out == NULL || !open_run(c, &c->runs[0]) ||
+        !open_run(c, &c->runs[1])) {
+        size_t floats = COMPUTE_RUNS * (size_t)l->batch_tokens * c->n_embd + c->out_floats;
+
         worker_compute_close(c);
         return base_fail(err, MCP_ENOMEM,
                          "%zu bytes for rows of %u positions; lower -b/--batch-size",
-                         (in_floats + service->limits.batch_tokens) * sizeof(float),
-                         service->limits.batch_tokens);
+                         floats * sizeof(float), l->batch_tokens);
     }
     if (pthread_create(&c->thread, NULL, run, c) != 0) {
         worker_compute_close(c);
@@ -260,10 +325,12 @@ void worker_compute_close(struct worker_compute *c)
         pthread_mutex_unlock(&s->lock);
         pthread_join(c->thread, NULL);
     }
-    engine_free(c->in);
+    for (int i = 0; i < COMPUTE_RUNS; i++) {
+        engine_free(c->runs[i].in);
+        free(c->runs[i].items);
+        free(c->runs[i].windows);
+    }
     engine_free(c->out);
-    free(c->items);
-    free(c->windows);
     free(c->ready);
     free(c);
 }

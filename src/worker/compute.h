@@ -6,6 +6,9 @@
  * into memory taken once at opening: what waits in queues is as small as it came, and a GPU
  * copies from page-locked memory.
  *
+ * A batch of batch sessions runs in slices of layers, and is paused between two of them for what
+ * the table calls urgent.
+ *
  * A forward that fails for several sessions together is run again for each alone: only the
  * culprit's session ends.
  *

@@ -26,6 +26,20 @@ struct compute_item {
     uint32_t           length; /* IMPORT: positions afterwards */
 };
 
+/* A batch on its way, with what it needs while it is paused between two slices. */
+struct compute_run {
+    struct worker_batch  batch;
+    struct compute_item *items;   /* (sessions_max), batch.count of them in use */
+    mcp_window          *windows; /* (sessions_max) one an item */
+    float               *in;      /* (batch_tokens, n_embd) rows for the layers to come */
+    double               began_ms, compute_ms;
+    double               slice_ms;  /* of compute_ms, since the last pause */
+    double               paused_ms; /* since then it is paused; 0 = it runs */
+};
+
+/* The batch that runs, and one of batch sessions that may be paused for it. */
+enum { COMPUTE_RUNS = 2 };
+
 struct worker_compute {
     struct worker_service *service;
     struct mcp_engine     *engine;
@@ -33,31 +47,34 @@ struct worker_compute {
     bool                   started;
     uint32_t               n_embd, n_vocab;
 
-    struct worker_batch  batch;
-    struct compute_item *items;   /* (sessions_max), batch.count of them in use */
-    mcp_window          *windows; /* (sessions_max) one an item */
-    mcp_window          *ready;   /* (sessions_max) those of one forward */
-    float               *in;      /* (batch_tokens, n_embd) decoded rows */
-    float               *out;     /* (out_floats) */
-    size_t               out_floats;
-    double               began_ms, compute_ms;
-    uint64_t             faults; /* forwards that failed for several items together */
+    struct compute_run runs[COMPUTE_RUNS];
+    mcp_window        *ready; /* (sessions_max) those of one forward */
+    float             *out;   /* (out_floats) */
+    size_t             out_floats;
+    uint64_t           faults; /* forwards that failed for several items together */
 };
 
 /* Floats in a row of this batch's results. */
-static inline uint32_t compute_width(const struct worker_compute *c)
+static inline uint32_t compute_width(const struct worker_compute *c, const struct compute_run *r)
 {
-    return c->batch.logits ? c->n_vocab : c->n_embd;
+    return r->batch.logits ? c->n_vocab : c->n_embd;
 }
 
-/* Run what was taken, and note in every item what became of it.  No lock is held. */
-void compute_run(struct worker_compute *c);
+/* Make ready to run what was taken.  No lock is held here and below. */
+void compute_begin(struct worker_compute *c, struct compute_run *r);
+
+/* Run layers [slice_first, slice_last) of the batch, which are not its last ones. */
+void compute_slice(struct worker_compute *c, struct compute_run *r);
+
+/* Run the rest, and note in every item what became of it. */
+void compute_finish(struct worker_compute *c, struct compute_run *r);
 
 /* The rows of items [first, first + count) lie in `out`: put them where they belong, before the
  * next forward overwrites them. */
-void compute_collect(struct worker_compute *c, uint32_t first, uint32_t count);
+void compute_collect(struct worker_compute *c, struct compute_run *r, uint32_t first,
+                     uint32_t count);
 
 /* The one item of an exclusive batch: a block of KV out of the engine, or into it. */
-void compute_state(struct worker_compute *c, struct compute_item *it);
+void compute_state(struct worker_compute *c, struct compute_run *r);
 
 #endif

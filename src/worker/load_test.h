@@ -1,6 +1,7 @@
 /* worker/load_test.h - a table in virtual time, with clients that load it.
  *
- * The forward of n positions takes 2 + 0.2 n ms.  A client keeps `ahead` windows of `tokens`
+ * The forward of n positions takes 2 + 0.2 n ms, as much in each of its layers, and is run in the
+ * slices that the table asks for.  A client keeps `ahead` windows of `tokens`
  * positions queued; each is followed by the next one `pause_ms` after its answer (a decode: a round
  * trip; a flood: 0).  What a client saw is kept: how long each window took, how long it waited
  * for its first piece, how many positions it got.
@@ -42,12 +43,19 @@ struct load {
     uint32_t           count;
     uint64_t           seed;
     double             forward_ms_max;
+    double             front_ms, back_ms; /* compute time; of riders what they added */
     uint64_t           tokens, forwards;
 };
 
 static inline double load_forward_ms(uint32_t tokens)
 {
     return 2.0 + 0.2 * tokens;
+}
+
+/* Of so many of its layers. */
+static inline double load_slice_ms(const struct load *w, uint32_t tokens, uint32_t layers)
+{
+    return load_forward_ms(tokens) * layers / (w->m.limits.last - w->m.limits.first);
 }
 
 static inline void load_init(struct load *w)
@@ -139,11 +147,61 @@ static inline void load_answer(struct load *w, const struct worker_item *item)
     c->push_ms[j] = w->m.now_ms + c->pause_ms * (0.75 + unit_below(&w->seed, 512) / 1024.0);
 }
 
+/* `ms` of computing, and what comes meanwhile. */
+static inline void load_compute(struct load *w, const struct worker_batch *batch, double ms)
+{
+    double   end_ms = w->m.now_ms + ms, next_ms, riders_ms = 0;
+    uint32_t layers = batch->slice_last - batch->slice_first;
+
+    for (uint32_t i = 0; i < batch->count && !batch->back; i++)
+        if (worker_session_info(batch->items[i].session)->qos == WIRE_QOS_BATCH)
+            riders_ms += load_slice_ms(w, batch->items[i].count, layers) -
+                         load_slice_ms(w, 0, layers);
+    w->back_ms += batch->back ? ms : riders_ms;
+    w->front_ms += batch->back ? 0 : ms - riders_ms;
+    while ((next_ms = load_push(w)) < end_ms)
+        w->m.now_ms = next_ms;
+    w->m.now_ms = end_ms;
+}
+
+static inline double load_compute_slice(struct load *w, const struct worker_batch *batch)
+{
+    double ms = load_slice_ms(w, batch->tokens, batch->slice_last - batch->slice_first);
+
+    load_compute(w, batch, ms);
+    return ms;
+}
+
+static inline void load_begin(struct load *w, const struct worker_batch *batch)
+{
+    double forward_ms = load_forward_ms(batch->tokens);
+
+    for (uint32_t i = 0; i < batch->count; i++) {
+        struct load_client *c = batch->items[i].work->data;
+        double              waited_ms = w->m.now_ms - batch->items[i].work->came_ms;
+
+        if (batch->items[i].offset == 0 && waited_ms > c->waited_ms_max)
+            c->waited_ms_max = waited_ms;
+    }
+    w->forward_ms_max = forward_ms > w->forward_ms_max ? forward_ms : w->forward_ms_max;
+    w->tokens += batch->tokens;
+    w->forwards++;
+}
+
+static inline void load_finish(struct load *w, struct worker_batch *batch)
+{
+    double ms = load_compute_slice(w, batch);
+
+    for (uint32_t i = 0; i < batch->count; i++)
+        load_answer(w, &batch->items[i]);
+    worker_table_done(w->m.t, w->m.now_ms, batch, ms);
+}
+
 /* One forward, or the wait for something to run. */
 static inline void load_step(struct load *w)
 {
-    double              next_ms = load_push(w), wake_ms, end_ms;
-    struct worker_batch batch;
+    double              next_ms = load_push(w), wake_ms;
+    struct worker_batch batch, urgent;
 
     if (!worker_table_next(w->m.t, w->m.now_ms, &batch, &wake_ms)) {
         if (wake_ms > 0 && wake_ms < next_ms)
@@ -152,25 +210,18 @@ static inline void load_step(struct load *w)
         w->m.now_ms = next_ms;
         return;
     }
-    for (uint32_t i = 0; i < batch.count; i++) {
-        struct load_client *c = batch.items[i].work->data;
-        double              waited_ms = w->m.now_ms - batch.items[i].work->came_ms;
+    load_begin(w, &batch);
+    while (batch.slice_last < batch.last) {
+        double ms = load_compute_slice(w, &batch);
 
-        if (batch.items[i].offset == 0 && waited_ms > c->waited_ms_max)
-            c->waited_ms_max = waited_ms;
+        worker_table_sliced(w->m.t, w->m.now_ms, &batch, ms);
+        while (worker_table_urgent(w->m.t, w->m.now_ms, &batch, &urgent)) {
+            load_begin(w, &urgent);
+            load_finish(w, &urgent);
+            load_push(w);
+        }
     }
-    end_ms = w->m.now_ms + load_forward_ms(batch.tokens);
-    w->forward_ms_max = end_ms - w->m.now_ms > w->forward_ms_max ? end_ms - w->m.now_ms
-                                                                 : w->forward_ms_max;
-    w->tokens += batch.tokens;
-    w->forwards++;
-    /* What comes while the forward runs. */
-    while ((next_ms = load_push(w)) < end_ms)
-        w->m.now_ms = next_ms;
-    w->m.now_ms = end_ms;
-    for (uint32_t i = 0; i < batch.count; i++)
-        load_answer(w, &batch.items[i]);
-    worker_table_done(w->m.t, w->m.now_ms, &batch, load_forward_ms(batch.tokens));
+    load_finish(w, &batch);
 }
 
 static inline void load_run(struct load *w, double ms)
@@ -185,6 +236,7 @@ static inline void load_run(struct load *w, double ms)
 static inline void load_settle(struct load *w)
 {
     w->forward_ms_max = 0;
+    w->front_ms = w->back_ms = 0;
     w->tokens = w->forwards = 0;
     for (uint32_t i = 0; i < w->count; i++) {
         w->clients[i].served = 0;

@@ -8,6 +8,10 @@
  * its is ended for another.  The reserved places sum up to no more than there are, so whoever
  * has not used up its own finds one free or finds a session that is not protected.
  *
+ * Fair places.  Opening and leaving costs a client nothing, so a subject could fill the table with
+ * sessions that nobody uses.  When it is full, the subject that has most gives one of its detached
+ * sessions, however young, to one that has less.
+ *
  * SPDX-License-Identifier: MIT */
 #include "worker/table_private.h"
 
@@ -170,6 +174,13 @@ static double room_ms(const struct worker_table *t, const struct worker_session 
     return s->detached_ms + (l->detached_keep_ms < l->lease_ms ? l->detached_keep_ms : l->lease_ms);
 }
 
+/* Of two detached sessions. */
+static bool goes_first(const struct worker_session *a, const struct worker_session *b)
+{
+    return a->detached_ms < b->detached_ms ||
+           (a->detached_ms == b->detached_ms && a->order < b->order);
+}
+
 /* The detached session that makes room first, perhaps later than now; NULL without any. */
 static struct worker_session *oldest_detached(const struct worker_table  *t,
                                               const struct table_subject *own, bool only_own)
@@ -181,8 +192,28 @@ static struct worker_session *oldest_detached(const struct worker_table  *t,
 
         if (s->info.stream != NULL || !gives_way(s, own) || (only_own && s->subject != own))
             continue;
-        if (oldest == NULL || s->detached_ms < oldest->detached_ms ||
-            (s->detached_ms == oldest->detached_ms && s->order < oldest->order))
+        if (oldest == NULL || goes_first(s, oldest))
+            oldest = s;
+    }
+    return oldest;
+}
+
+/* The oldest detached session of the subject that has most, if that is more than `own` will have
+ * with the place: between equals nobody would win. */
+static struct worker_session *oldest_of_the_rich(const struct worker_table  *t,
+                                                 const struct table_subject *own)
+{
+    uint32_t               most = (own != NULL ? own->sessions : 0) + 1;
+    struct worker_session *oldest = NULL;
+
+    for (uint32_t i = 0; i < t->live_count; i++) {
+        struct worker_session *s = t->live[i];
+        uint32_t               has = s->subject->sessions;
+
+        if (s->info.stream != NULL || s->subject == own || !gives_way(s, own) || has <= most)
+            continue;
+        if (oldest == NULL || has > oldest->subject->sessions ||
+            (has == oldest->subject->sessions && goes_first(s, oldest)))
             oldest = s;
     }
     return oldest;
@@ -269,7 +300,9 @@ int table_place_make(struct worker_table *t, double now_ms, const char *subject,
         return MCP_OK;
 
     s = oldest_detached(t, own, false);
-    if (s != NULL && room_ms(t, s) <= now_ms) {
+    if (s == NULL || room_ms(t, s) > now_ms)
+        s = oldest_of_the_rich(t, own);
+    if (s != NULL) {
         evict(t, now_ms, s, TABLE_MADE_ROOM);
         return MCP_OK;
     }

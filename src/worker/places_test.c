@@ -265,6 +265,105 @@ static void a_subject_has_its_number_of_sessions(void **state)
     made_free(&m);
 }
 
+/* A full table of 8: "flood" has five sessions and "team" two, of which the last of each is
+ * attached and the others are not; "other" has one, detached. */
+static void fill(struct made *m)
+{
+    static const char *const subjects[] = { "flood", "flood", "flood", "flood",
+                                            "flood", "team",  "team",  "other" };
+
+    made_init(m);
+    m->limits.sessions_max = 8;
+    made_start(m);
+    for (uint8_t i = 0; i < 8; i++) {
+        struct worker_session *s = made_open(m,
+                                             (struct made_open){ .id = i, .subject = subjects[i] });
+
+        m->now_ms += 10;
+        if (i != 4 && i != 6)
+            worker_table_detach(m->t, m->now_ms, s);
+    }
+}
+
+static bool opens(struct made *m, struct made_open open)
+{
+    struct worker_session *s;
+    uint32_t               retry_ms;
+    mcp_error              err;
+    int                    rc = made_try(m, open, open.id, &s, &retry_ms, &err);
+
+    if (rc == MCP_OK)
+        return true;
+    assert_int_equal(rc, MCP_EBUSY);
+    assert_true(retry_ms >= 100);
+    return false;
+}
+
+/* A detached session is resumed with what it had, if it is still there. */
+static bool is_kept(struct made *m, uint8_t id, const char *subject)
+{
+    uint64_t resumed = made_stats(m).resumed;
+
+    return opens(m, (struct made_open){ .id = id, .subject = subject, .resume = true }) &&
+           made_stats(m).resumed == resumed + 1;
+}
+
+/* Goal:   a subject that opens sessions and leaves them shuts nobody out of a full worker: the
+ *         oldest of its detached ones goes for a subject that has fewer, however young it is. */
+static void who_has_most_makes_room_for_who_has_less(void **state)
+{
+    struct made m;
+
+    (void)state;
+    fill(&m);
+    assert_true(opens(&m, (struct made_open){ .id = 20, .subject = "new" }));
+    made_ended(&m, NULL, WIRE_UNAVAILABLE, "made room");
+    assert_true(opens(&m, (struct made_open){ .id = 21, .subject = "other" }));
+    made_ended(&m, NULL, WIRE_UNAVAILABLE, "made room");
+    assert_int_equal(made_stats(&m).evicted, 2);
+    assert_true(is_kept(&m, 2, "flood"));
+    assert_true(is_kept(&m, 3, "flood"));
+    assert_true(is_kept(&m, 5, "team"));
+    assert_true(is_kept(&m, 7, "other"));
+    made_free(&m);
+}
+
+/* Goal:   no place goes to a subject that would then have as many as the one that gives it, or to
+ *         the one that has most. */
+static void a_fair_share_is_not_taken_back(void **state)
+{
+    struct made m;
+
+    (void)state;
+    fill(&m);
+    assert_false(opens(&m, (struct made_open){ .id = 20, .subject = "flood" }));
+    assert_true(opens(&m, (struct made_open){ .id = 20, .subject = "team" })); /* 4 and 3 now */
+    assert_false(opens(&m, (struct made_open){ .id = 21, .subject = "team" }));
+    assert_false(opens(&m, (struct made_open){ .id = 22, .subject = "flood" }));
+    assert_true(is_kept(&m, 7, "other"));
+    made_free(&m);
+}
+
+/* Goal:   as long as a place is free, no detached session goes before its lease is over, whoever
+ *         opens how many. */
+static void a_free_place_costs_nobody_a_session(void **state)
+{
+    struct worker_session *s;
+    struct made            m;
+
+    (void)state;
+    fill(&m);
+    m.now_ms += 6000; /* longer than detached_keep_ms, less than a lease */
+    s = made_open(&m, (struct made_open){ .id = 7, .subject = "other", .resume = true });
+    for (int i = 0; i < 100; i++) {
+        worker_table_close(m.t, m.now_ms, s);
+        s = made_open(&m, (struct made_open){ .id = 7, .subject = "other" });
+    }
+    assert_int_equal(made_stats(&m).evicted, 0);
+    assert_true(is_kept(&m, 0, "flood"));
+    made_free(&m);
+}
+
 /* Goal:   a draining worker takes no new session, but a detached one can still be resumed. */
 static void a_draining_worker_takes_no_new_session(void **state)
 {
@@ -491,6 +590,9 @@ int main(void)
         cmocka_unit_test(a_foreign_id_is_refused_and_tells_nothing),
         cmocka_unit_test(a_refusal_tells_when_to_come_again),
         cmocka_unit_test(a_subject_has_its_number_of_sessions),
+        cmocka_unit_test(who_has_most_makes_room_for_who_has_less),
+        cmocka_unit_test(a_fair_share_is_not_taken_back),
+        cmocka_unit_test(a_free_place_costs_nobody_a_session),
         cmocka_unit_test(a_draining_worker_takes_no_new_session),
         cmocka_unit_test(a_reservation_always_finds_a_place),
         cmocka_unit_test(a_detached_session_within_its_reservation_is_kept),

@@ -98,9 +98,9 @@ struct shadow {
         int   code;
     } ends[SHADOW_ENDS];
     uint32_t            end_count;
-    bool                running;
-    struct worker_batch batch;
-    uint64_t            windows_run; /* so that a test knows that it tested something */
+    bool                running, paused, interrupted; /* paused: `batch`, perhaps for `urgent` */
+    struct worker_batch batch, urgent;
+    uint64_t windows_run, interruptions; /* so that a test knows that it tested something */
 };
 
 /* ---- choices -------------------------------------------------------------------------- */
@@ -256,6 +256,27 @@ static inline struct shadow_session *shadow_oldest(struct shadow *w, uint32_t su
     return oldest;
 }
 
+/* The oldest detached one of the subject that has most, and more than `subject` would. */
+static inline struct shadow_session *shadow_of_the_rich(struct shadow *w, uint32_t subject)
+{
+    struct shadow_session *found = NULL;
+
+    for (uint32_t i = 0; i < SHADOW_SESSIONS; i++) {
+        struct shadow_session *s = &w->sessions[i];
+        uint32_t               has = shadow_sessions_of(w, s->subject), most;
+
+        if (!s->live || s->stream != NULL || has <= shadow_reserved(w, s->subject) ||
+            has <= shadow_sessions_of(w, subject) + 1)
+            continue;
+        most = found != NULL ? shadow_sessions_of(w, found->subject) : 0;
+        if (has > most ||
+            (has == most && (s->detached_ms < found->detached_ms ||
+                             (s->detached_ms == found->detached_ms && s->order < found->order))))
+            found = s;
+    }
+    return found;
+}
+
 static inline struct shadow_session *shadow_borrower(struct shadow *w)
 {
     static const int       rank[] = { 1, 2, 0 }; /* normal, realtime, batch */
@@ -287,6 +308,8 @@ static inline int shadow_room(struct shadow *w, uint32_t subject, struct shadow_
     if (shadow_live(w) < w->limits.sessions_max)
         return MCP_OK;
     *victim = shadow_oldest(w, subject, false);
+    if (*victim == NULL)
+        *victim = shadow_of_the_rich(w, subject);
     if (*victim == NULL && own < reserved)
         *victim = shadow_borrower(w);
     return *victim != NULL ? MCP_OK : MCP_EBUSY;

@@ -23,7 +23,8 @@ static inline struct shadow_session *shadow_by_handle(struct shadow             
     return NULL;
 }
 
-static inline void shadow_run_item(struct shadow *w, const struct worker_item *item)
+static inline void shadow_run_item(struct shadow *w, const struct worker_batch *batch,
+                                   const struct worker_item *item)
 {
     struct shadow_session *s = shadow_by_handle(w, item->session);
     struct shadow_slot    *slot = &w->slots[item->slot];
@@ -32,15 +33,18 @@ static inline void shadow_run_item(struct shadow *w, const struct worker_item *i
 
     SHADOW_CHECK(s != NULL && s->live && s->running == NULL && s->count > 0);
     SHADOW_CHECK(work == s->queue[0]); /* order within a session */
-    SHADOW_CHECK(s->first == w->batch.first && s->last == w->batch.last);
-    SHADOW_CHECK(work->work.exclusive == w->batch.exclusive);
-    SHADOW_CHECK(work->work.logits == w->batch.logits);
+    SHADOW_CHECK(s->first == batch->first && s->last == batch->last);
+    SHADOW_CHECK(work->work.exclusive == batch->exclusive);
+    SHADOW_CHECK(work->work.logits == batch->logits);
     SHADOW_CHECK(work->work.epoch == s->epoch);
     SHADOW_CHECK(item->slot == worker_session_info(s->s)->slot);
     SHADOW_CHECK(item->offset == work->run);
     left = work->work.count - work->run - item->count;
     SHADOW_CHECK(item->last == (left == 0));
-    if (!item->last || item->offset > 0) {
+    if ((!item->last || item->offset > 0) && s->qos == WIRE_QOS_BATCH && w->limits.even &&
+        work->work.count < 64) {
+        SHADOW_CHECK(item->count > 0);
+    } else if (!item->last || item->offset > 0) {
         SHADOW_CHECK(work->work.count > w->limits.decode_tokens);
         SHADOW_CHECK(item->offset % 64 == 0 && item->count >= 64);
         SHADOW_CHECK(item->last || (item->count % 64 == 0 && left >= 64));
@@ -70,14 +74,15 @@ static inline void shadow_run_item(struct shadow *w, const struct worker_item *i
     s->active_ms = w->now_ms;
 }
 
-static inline void shadow_check_batch(struct shadow *w, bool decode_waits)
+static inline void shadow_check_batch(const struct shadow *w, const struct worker_batch *batch,
+                                      bool decode_waits)
 {
     uint32_t tokens = 0, prefill = 0, prefills = 0, shortest = UINT32_MAX;
 
-    SHADOW_CHECK(w->batch.count > 0 && w->batch.count <= w->limits.sessions_max);
-    SHADOW_CHECK(!w->batch.exclusive || w->batch.count == 1);
-    for (uint32_t i = 0; i < w->batch.count; i++) {
-        const struct worker_item *item = &w->batch.items[i];
+    SHADOW_CHECK(batch->count > 0 && batch->count <= w->limits.sessions_max);
+    SHADOW_CHECK(!batch->exclusive || batch->count == 1);
+    for (uint32_t i = 0; i < batch->count; i++) {
+        const struct worker_item *item = &batch->items[i];
 
         tokens += item->count;
         if (item->work->count <= w->limits.decode_tokens)
@@ -86,10 +91,27 @@ static inline void shadow_check_batch(struct shadow *w, bool decode_waits)
         prefills++;
         shortest = item->count < shortest ? item->count : shortest;
     }
-    SHADOW_CHECK(tokens == w->batch.tokens && tokens <= w->limits.batch_tokens);
+    SHADOW_CHECK(tokens == batch->tokens && tokens <= w->limits.batch_tokens);
     /* A window that cannot be cut may go beyond the chunk, alone. */
     if (decode_waits && prefill > w->limits.chunk_tokens)
         SHADOW_CHECK(prefills == 1 && shortest < 128);
+}
+
+static inline void shadow_started(struct shadow *w, const struct worker_batch *batch,
+                                  bool decode_waits)
+{
+    for (uint32_t i = 0; i < batch->clear_count; i++) {
+        struct shadow_slot *slot = &w->slots[batch->clears[i]];
+
+        for (uint32_t j = 0; j < SHADOW_SESSIONS; j++)
+            SHADOW_CHECK(!w->sessions[j].live || w->sessions[j].order != slot->owner);
+        *slot = (struct shadow_slot){ 0 };
+    }
+    shadow_check_batch(w, batch, decode_waits);
+    SHADOW_CHECK(batch->slice_first == batch->first && batch->slice_last > batch->first);
+    SHADOW_CHECK(batch->slice_last == batch->last || (batch->back && !batch->exclusive));
+    for (uint32_t i = 0; i < batch->count; i++)
+        shadow_run_item(w, batch, &batch->items[i]);
 }
 
 static inline void shadow_next(struct shadow *w)
@@ -116,16 +138,7 @@ static inline void shadow_next(struct shadow *w)
         SHADOW_CHECK(wake_ms == 0 || wake_ms > w->now_ms);
         return;
     }
-    for (uint32_t i = 0; i < w->batch.clear_count; i++) {
-        struct shadow_slot *slot = &w->slots[w->batch.clears[i]];
-
-        for (uint32_t j = 0; j < SHADOW_SESSIONS; j++)
-            SHADOW_CHECK(!w->sessions[j].live || w->sessions[j].order != slot->owner);
-        *slot = (struct shadow_slot){ 0 };
-    }
-    shadow_check_batch(w, decode_waits);
-    for (uint32_t i = 0; i < w->batch.count; i++)
-        shadow_run_item(w, &w->batch.items[i]);
+    shadow_started(w, &w->batch, decode_waits);
 }
 
 /* An import has run: the slot holds `length` positions of its own now. */
@@ -177,13 +190,19 @@ static inline void shadow_done_item(struct shadow *w, struct shadow_session *s, 
     s->lingers = false;
 }
 
-static inline void shadow_done(struct shadow *w)
+/* Long enough for slices now and then. */
+static inline double shadow_ms(struct shadow *w)
+{
+    return 1 + shadow_pick(w, 100);
+}
+
+static inline void shadow_finish(struct shadow *w, struct worker_batch *batch)
 {
     struct shadow_session *sessions[SHADOW_PLACES];
-    uint32_t               counts[SHADOW_PLACES], count = w->batch.count;
+    uint32_t               counts[SHADOW_PLACES], count = batch->count;
 
     for (uint32_t i = 0; i < count; i++) {
-        const struct worker_item *item = &w->batch.items[i];
+        const struct worker_item *item = &batch->items[i];
         struct shadow_session    *s = shadow_by_handle(w, item->session);
 
         SHADOW_CHECK(s != NULL && item->work == &s->running->work);
@@ -193,10 +212,44 @@ static inline void shadow_done(struct shadow *w)
         sessions[i] = s;
         counts[i] = item->count;
     }
-    worker_table_done(w->t, w->now_ms, &w->batch, 1.0);
-    w->running = false;
+    worker_table_done(w->t, w->now_ms, batch, shadow_ms(w));
     for (uint32_t i = 0; i < count; i++)
         shadow_done_item(w, sessions[i], counts[i]);
+}
+
+/* The paused batch goes on, unless something is urgent. */
+static inline void shadow_go_on(struct shadow *w)
+{
+    for (uint32_t i = 0; i < SHADOW_SESSIONS; i++)
+        if (w->sessions[i].live)
+            shadow_expire(w, &w->sessions[i]);
+    w->interrupted = worker_table_urgent(w->t, w->now_ms, &w->batch, &w->urgent);
+    w->paused = w->interrupted;
+    if (!w->interrupted) {
+        SHADOW_CHECK(w->batch.slice_first < w->batch.slice_last);
+        SHADOW_CHECK(w->batch.slice_last <= w->batch.last);
+        return;
+    }
+    SHADOW_CHECK(!w->urgent.back);
+    w->interruptions++;
+    shadow_started(w, &w->urgent, false);
+}
+
+/* What runs comes to an end, or to a pause. */
+static inline void shadow_done(struct shadow *w)
+{
+    if (w->interrupted) {
+        w->interrupted = false;
+        shadow_finish(w, &w->urgent);
+    } else if (w->paused) {
+        shadow_go_on(w);
+    } else if (w->batch.slice_last < w->batch.last && shadow_pick(w, 8)) {
+        worker_table_sliced(w->t, w->now_ms, &w->batch, shadow_ms(w));
+        w->paused = true;
+    } else {
+        w->running = false;
+        shadow_finish(w, &w->batch);
+    }
 }
 
 /* ---- a whole run ---------------------------------------------------------------------- */
@@ -218,6 +271,7 @@ static inline void shadow_init(struct shadow *w, struct shadow_source *source)
     w->limits.batch_tokens = 16 + shadow_pick(w, 400);
     w->limits.chunk_tokens = chunks[shadow_pick(w, 4)];
     w->limits.decode_tokens = 1 + shadow_pick(w, 16);
+    w->limits.even = shadow_pick(w, 2);
     w->limits.windows_max = 1 + shadow_pick(w, SHADOW_WINDOWS);
     w->limits.queue_bytes_max = 100;
     w->limits.queue_bytes_all = 200;
@@ -276,7 +330,7 @@ static inline void shadow_fini(struct shadow *w)
         shadow_end(&w->sessions[i]);
     }
     shadow_take_acts(w);
-    if (w->running)
+    while (w->running)
         shadow_done(w);
     shadow_take_acts(w);
     shadow_compare(w);

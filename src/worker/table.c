@@ -123,11 +123,15 @@ static bool take_memory(struct worker_table *t)
     t->slot_dirty = calloc(sessions, sizeof(*t->slot_dirty));
     t->subjects = calloc(t->subjects_max, sizeof(*t->subjects));
     t->ends = calloc(t->ends_max, sizeof(*t->ends));
-    t->items = calloc(sessions, sizeof(*t->items));
-    t->clears = calloc(sessions, sizeof(*t->clears));
+    for (int lane = 0; lane < TABLE_LANES; lane++) {
+        t->items[lane] = calloc(sessions, sizeof(*t->items[lane]));
+        t->clears[lane] = calloc(sessions, sizeof(*t->clears[lane]));
+        if (t->items[lane] == NULL || t->clears[lane] == NULL)
+            return false;
+    }
     return t->pool != NULL && t->unused != NULL && t->live != NULL && t->ready != NULL &&
            t->slot_used != NULL && t->slot_dirty != NULL && t->subjects != NULL &&
-           t->ends != NULL && t->items != NULL && t->clears != NULL && table_batch_init(t);
+           t->ends != NULL && table_batch_init(t);
 }
 
 int worker_table_new(struct worker_table **out, const struct worker_limits *limits, mcp_error *err)
@@ -173,8 +177,10 @@ void worker_table_free(struct worker_table *t)
     free(t->slot_dirty);
     free(t->subjects);
     free(t->ends);
-    free(t->items);
-    free(t->clears);
+    for (int lane = 0; lane < TABLE_LANES; lane++) {
+        free(t->items[lane]);
+        free(t->clears[lane]);
+    }
     free(t);
 }
 
@@ -205,10 +211,7 @@ static struct wire_status status_of(const struct worker_table *t, enum table_why
         snprintf(text, bytes, "the session had no window for %.0f ms (idle_ms)", l->idle_ms);
         break;
     case TABLE_MADE_ROOM:
-        snprintf(text, bytes,
-                 "the session had no stream for %.0f ms (detached_keep_ms) and made room for "
-                 "another",
-                 l->detached_keep_ms);
+        snprintf(text, bytes, "the session had no stream and made room for another");
         break;
     case TABLE_CALLED_BACK:
         status.retry_after_ms = worker_table_retry_ms(t, t->now_ms);

@@ -20,20 +20,28 @@
  * one such forward.  A window larger than that is run in pieces at multiples of 64, of which
  * none is below 64: on a CPU windows of 64 and more positions give the same bits however they
  * are cut (docs/architecture.md), so the cut cannot be seen in the result.  One of fewer than 128
- * cannot be cut and may exceed a smaller chunk, alone.  Windows of other layers and exclusive
- * work get every second batch while decodes wait.
+ * cannot be cut and may exceed a smaller chunk, alone.  Where windows of fewer than 64 positions
+ * are even with each other, those of batch sessions are cut anywhere.  Windows of other layers and
+ * exclusive work get every second batch while decodes wait.
  *
  * Fairness.  Start-time fair queueing (Goyal et al. 1996) over sessions with the weight of their
  * class: each session has a virtual time, one for its decodes and one for its prefill, that grows
  * by tokens / weight as it is served, and the smallest goes first; a session that comes back from
- * idleness starts at the current minimum.  While realtime or normal windows are about, or their
- * decodes expected, batch windows take at most their weight's share of a forward, and at least
- * that: nobody starves.
+ * idleness starts at the current minimum.
+ *
+ * Batch sessions run in forwards of their own, and have their weight's share of the compute time
+ * as long as realtime or normal windows want the rest, all of it otherwise: nobody starves.  Such
+ * a forward is run in slices of layers, half as long as what a decode of the other classes takes
+ * by itself, and between two slices waiting windows of those go first.  So what a normal
+ * decode waits for batch sessions is one slice, whatever these ask for; and a cut between layers
+ * cannot be seen in any result.
  *
  * Places.  sessions_max slots.  A reservation keeps slots for a subject: others may borrow
  * them, and a borrower (the youngest of the lowest class first) is ended with UNAVAILABLE when the
  * owner comes.  Detached sessions older than detached_keep_ms make room before anybody is
- * refused.  A refusal tells when to come again.
+ * refused; younger ones only for a subject that has fewer sessions, at the cost of the one that
+ * has most.  As long as a place is free, a detached session is kept for its lease.  A refusal
+ * tells when to come again.
  *
  * Everything is bounded by worker_limits; nothing a client does makes the table grow past it.
  *
@@ -67,6 +75,7 @@ struct worker_limits {
     uint32_t batch_tokens;     /* most positions in one forward, and in one window */
     uint32_t chunk_tokens;     /* prefill positions a forward while decodes wait; >= 64 */
     uint32_t decode_tokens;    /* a window of at most so many positions is a decode */
+    bool     even;             /* windows of fewer than 64 positions may be cut (even_windows) */
     uint32_t windows_max;      /* queued windows of one session */
     uint64_t queue_bytes_max;  /* queued payload of one session */
     uint64_t queue_bytes_all;  /* and of all */
@@ -181,7 +190,9 @@ struct worker_item {
 };
 
 struct worker_batch {
-    uint32_t            first, last; /* layers */
+    uint32_t            first, last;             /* layers */
+    uint32_t            slice_first, slice_last; /* those to run before worker_table_sliced() */
+    bool                back;                    /* of batch sessions */
     bool                logits;
     bool                exclusive;
     uint32_t            tokens;
@@ -192,7 +203,7 @@ struct worker_batch {
     uint32_t *clears;
 };
 
-/* The next batch, or false when nothing can run now.  One batch runs at a time.  When false,
+/* The next batch, or false when nothing can run now; none runs.  When false,
  * *wake_ms (absolute, 0 = only by an event) tells when a throttled window may run or a
  * deadline or lease ends.
  *
@@ -201,11 +212,21 @@ struct worker_batch {
 bool worker_table_next(struct worker_table *t, double now_ms, struct worker_batch *batch,
                        double *wake_ms);
 
-/* The batch has run, `compute_ms` long.  Sessions of items that failed are to be closed before the
- * next batch: their slots do not hold what the table believes.  Items whose session was closed,
- * trimmed or resumed meanwhile have `work` given back all the same (the caller sees it in the
- * batch): ask worker_item_void(), before worker_table_done(), whether its result is still wanted.
- * `batch` and closed sessions in it are invalid afterwards. */
+/* A batch that is to run in slices (slice_last < last): layers [slice_first, slice_last) have run
+ * in `compute_ms`, and it is paused.  Ask worker_table_urgent() now: while that is true, another
+ * batch has to run first, with worker_table_done() of its own, and then ask again; when it is
+ * false, [slice_first, slice_last) says how the paused one goes on.  Who has no use for slices
+ * runs the batch whole and never calls these. */
+void worker_table_sliced(struct worker_table *t, double now_ms, struct worker_batch *batch,
+                         double compute_ms);
+bool worker_table_urgent(struct worker_table *t, double now_ms, struct worker_batch *paused,
+                         struct worker_batch *urgent);
+
+/* The batch has run, `compute_ms` long since its last slice.  Sessions of items that failed are to
+ * be closed before the next batch: their slots do not hold what the table believes.  Items whose
+ * session was closed, trimmed or resumed meanwhile have `work` given back all the same (the caller
+ * sees it in the batch): ask worker_item_void(), before worker_table_done(), whether its result is
+ * still wanted.  `batch` and closed sessions in it are invalid afterwards. */
 bool worker_item_void(const struct worker_table *t, const struct worker_item *item);
 void worker_table_done(struct worker_table *t, double now_ms, struct worker_batch *batch,
                        double compute_ms);

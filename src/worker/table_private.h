@@ -5,7 +5,7 @@
  *     session.c  open, resume, detach, end
  *     queue.c    the windows of one session: push, trim, deadlines
  *     batch.c    which windows run next: the survey, and filling a batch
- *     turn.c     who leads a batch, and what batch sessions may take of it
+ *     turn.c     whose turn it is: compute time shared between the lanes, who leads a batch
  *
  * All memory is taken in worker_table_new(): nothing else here can fail for want of it.
  *
@@ -13,6 +13,7 @@
 #ifndef WORKER_TABLE_PRIVATE_H
 #define WORKER_TABLE_PRIVATE_H
 
+#include "worker/cost.h"
 #include "worker/table.h"
 
 /* No slot; no trim. */
@@ -29,11 +30,12 @@ enum {
     TABLE_PIECE_TOKENS = 64,
     /* Of a longer window a piece can always be run; shorter ones run whole. */
     TABLE_UNCUT_TOKENS_MAX = 2 * TABLE_PIECE_TOKENS - 1,
-    /* What an export or import costs in virtual time, and what a forward costs at least. */
+    /* What an export or import costs in virtual time. */
     TABLE_TURN_TOKENS = TABLE_PIECE_TOKENS,
 };
 
-/* Batch sessions do not compete with the others, they get a share: see turn.c. */
+/* Batch sessions do not compete with the others for room in a forward: they have forwards of their
+ * own, and a share of the time (turn.c). */
 enum table_lane { TABLE_FRONT, TABLE_BACK, TABLE_LANES };
 
 /* Decodes and prefill have separate room in a batch, so each has its own virtual time. */
@@ -75,17 +77,17 @@ struct worker_session {
     bool                       closed;       /* only the running batch still refers to it */
     bool                       touched;      /* something has run in its slot */
     bool                       runnable;     /* batch.c: its head may run now */
-    bool                       left_out;     /* turn.c: first of its queue, yet not in the batch */
-    uint32_t                   held;
-    uint32_t                   trim_to;
-    uint32_t                   live_index, ready_index; /* ready: TABLE_NONE without a window */
-    uint64_t                   queued_bytes;
-    uint64_t                   order; /* of opening */
-    double                     tag[TABLE_FLOWS];
-    double                     deadline_ms; /* earliest of its waiting windows; 0 = none */
-    double                     opened_ms, detached_ms, active_ms;
-    double                     decoded_ms; /* end of its last decode */
-    struct guard_grant         grant;
+    bool               left_out; /* turn.c: first of its queue, yet not in its lane's batch */
+    uint32_t           held;
+    uint32_t           trim_to;
+    uint32_t           live_index, ready_index; /* ready: TABLE_NONE without a window */
+    uint64_t           queued_bytes;
+    uint64_t           order; /* of opening */
+    double             tag[TABLE_FLOWS];
+    double             deadline_ms; /* earliest of its waiting windows; 0 = none */
+    double             opened_ms, detached_ms, active_ms;
+    double             decoded_ms; /* end of its last decode */
+    struct guard_grant grant;
 };
 
 /* Why the table ended a stream; the sentences are in table.c. */
@@ -128,16 +130,24 @@ struct worker_table {
     struct worker_work *dropped, *dropped_tail;
 
     /* batch.c */
-    struct table_candidate *candidates; /* (sessions_max), a heap while a batch is made */
-    struct worker_item     *items;      /* (sessions_max) */
-    uint32_t               *clears;     /* (sessions_max) */
-    bool                    running;
-    bool                    decode_owed; /* the last batch was led past a waiting decode */
-    enum table_flow         back_turn;   /* who of the back lane leads next */
-    double                  turn_lead;   /* virtual time that front turns are ahead of back ones */
-    uint32_t                credit[TABLE_FLOWS]; /* tokens that batch sessions may take now */
+    struct table_candidate *candidates;           /* (sessions_max), a heap while a batch is made */
+    struct worker_item     *items[TABLE_LANES];   /* (sessions_max) */
+    uint32_t               *clears[TABLE_LANES];  /* (sessions_max) */
+    bool                    running[TABLE_LANES]; /* both: the back one is paused */
     double                  clock[TABLE_LANES][TABLE_FLOWS]; /* virtual time now */
     double                  expected_ms[TABLE_CLASSES];      /* until then a decode is expected */
+
+    /* turn.c */
+    struct worker_cost cost;
+    double             head_layers; /* as many layers take as long as the head of a logits batch */
+    double             layer_ms;    /* of the back lane's batch, as seen; 0 = not yet */
+    bool               decode_owed[TABLE_LANES]; /* the last forward passed a waiting decode by */
+    bool               back_ran;     /* the last forward was of the back lane, or a slice of it */
+    bool               contended;    /* and the front lane had something to run */
+    uint32_t           riders;       /* positions of batch sessions in the front lane's batch */
+    double             back_due_ms;  /* compute time that the back lane is behind its share */
+    double             back_portion; /* its time for each ms of the front lane's */
+    double             front_ms;     /* of a front forward with decodes, on average; 0 = unknown */
 
     struct worker_table_stats stats; /* counters; what can be counted is filled in when asked */
     double                    speed, speed_ms;
@@ -254,15 +264,32 @@ void table_batch_fini(struct worker_table *t);
 /* The least that can be run of the session's head. */
 uint32_t table_least_of(const struct worker_table *t, const struct worker_session *s);
 
-/* Before a batch: what batch sessions may take of it, in t->credit. */
-void table_turn_credit(struct worker_table *t, const struct table_survey *survey);
+/* Whose turn it is; survey->any, or the back lane's batch is paused. */
+enum table_lane table_turn_lane(struct worker_table *t, const struct table_survey *survey);
 
-/* Who leads the batch; survey->any. */
+/* Who leads the lane's batch; it has something to run. */
 struct worker_session *table_turn_leader(const struct worker_table *t,
-                                         const struct table_survey *survey);
+                                         const struct table_survey *survey, enum table_lane lane);
 
-/* After the batch of so many tokens was made. */
-void table_turn_note(struct worker_table *t, const struct table_survey *survey,
-                     const struct worker_session *leader, uint32_t tokens);
+/* Most positions of a batch of the back lane. */
+uint32_t table_turn_back_room(const struct worker_table *t, const struct table_survey *survey);
+
+/* How many positions of batch decodes may ride along with `tokens` of the front lane. */
+uint32_t table_turn_riders(const struct worker_table *t, const struct table_survey *survey,
+                           uint32_t tokens);
+
+/* How many layers a batch of the back lane runs from slice_first on, before the front lane is
+ * asked. */
+uint32_t table_turn_slice(const struct worker_table *t, const struct table_survey *survey,
+                          const struct worker_batch *batch);
+
+/* After a batch was made, and when the paused one goes on. */
+void table_turn_note_batch(struct worker_table *t, const struct table_survey *survey,
+                           const struct worker_session *leader);
+void table_turn_note_slice(struct worker_table *t, const struct table_survey *survey);
+
+/* A slice of a batch, or the rest of it, has run in `ms`. */
+void table_turn_charge_slice(struct worker_table *t, const struct worker_batch *batch, double ms);
+void table_turn_charge_rest(struct worker_table *t, const struct worker_batch *batch, double ms);
 
 #endif

@@ -187,7 +187,7 @@ static void random_events_agree_with_a_model(void **state)
 {
     static struct shadow w;
     const char          *tables = getenv("MCP_TABLES");
-    uint64_t             run = 0, count = tables != NULL ? strtoull(tables, NULL, 0) : 1000;
+    uint64_t run = 0, interruptions = 0, count = tables != NULL ? strtoull(tables, NULL, 0) : 1000;
 
     (void)state;
     for (uint64_t i = 0; i < count; i++) {
@@ -199,8 +199,10 @@ static void random_events_agree_with_a_model(void **state)
             shadow_step(&w);
         shadow_fini(&w);
         run += w.windows_run;
+        interruptions += w.interruptions;
     }
     assert_true(run > 20 * count);
+    assert_true(interruptions > count);
 }
 
 int main(void)

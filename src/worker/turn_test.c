@@ -1,4 +1,4 @@
-/* worker/turn_test.c - who leads a batch, and the share of batch sessions.
+/* worker/turn_test.c - who leads a batch, the share of batch sessions, and their slices.
  *
  * SPDX-License-Identifier: MIT */
 #include "worker/made_test.h"
@@ -20,8 +20,8 @@ static struct endless endless(struct made *m, uint8_t id, enum wire_qos qos, uin
     return (struct endless){ .s = made_open(m, open), .tokens = tokens };
 }
 
-/* One batch, `ms` long; each client has a window queued before it. */
-static void run_batch(struct made *m, struct endless *clients, uint32_t count, double ms)
+/* Each client has a window queued. */
+static void queue_all(struct made *m, struct endless *clients, uint32_t count)
 {
     for (uint32_t i = 0; i < count; i++) {
         const struct worker_session_info *info = worker_session_info(clients[i].s);
@@ -34,15 +34,27 @@ static void run_batch(struct made *m, struct endless *clients, uint32_t count, d
                                                 .exclusive = exclusive };
         made_queue(m, clients[i].s, &clients[i].work);
     }
-    made_next(m);
+}
+
+/* What they have of the batch. */
+static void note_all(const struct made *m, struct endless *clients, uint32_t count)
+{
     for (uint32_t i = 0; i < count; i++) {
         const struct worker_item *item = made_item(m, clients[i].s);
 
         clients[i].batches += item != NULL;
         clients[i].had += item != NULL ? item->count : 0;
     }
+}
+
+/* One batch, `ms` long and not cut; each client has a window queued before it. */
+static void run_batch(struct made *m, struct endless *clients, uint32_t count, double ms)
+{
+    queue_all(m, clients, count);
+    made_next(m);
+    note_all(m, clients, count);
     m->now_ms += ms;
-    made_done(m);
+    worker_table_done(m->t, m->now_ms, &m->batch, ms);
 }
 
 static void ratio_within(uint64_t a, uint64_t b, double least, double most, const char *what)
@@ -106,14 +118,19 @@ static void a_decode_has_every_second_forward(void **state)
     made_free(&m);
 }
 
-/* Goal:   prefill of other layers is shared by weight, too: 4 to 1 between normal and batch, with
- *         decodes about and without. */
-static void turns_are_shared_by_weight(void **state)
+/* Goal:   compute time is shared by weight, 4 to 1 between normal and batch: whatever runs, and
+ *         however long the forwards of either are.
+ * Method: prefill of other layers for each, alone and beside decodes. */
+static void compute_time_is_shared_by_weight(void **state)
 {
+    static const double batch_ms[] = { 4, 10, 50 };
+
     (void)state;
-    for (uint32_t count = 2; count <= 3; count++) {
+    for (size_t n = 0; n < 2 * UNIT_COUNT(batch_ms); n++) {
         struct made    m;
         struct endless c[3];
+        uint32_t       count = n % 2 == 0 ? 2 : 3;
+        double         time_ms[2] = { 0 };
 
         made_init(&m);
         m.limits.ctx_tokens = INT32_MAX;
@@ -121,9 +138,21 @@ static void turns_are_shared_by_weight(void **state)
         c[0] = endless(&m, 1, WIRE_QOS_NORMAL, 5, 256);
         c[1] = endless(&m, 2, WIRE_QOS_BATCH, 6, 256);
         c[2] = endless(&m, 3, WIRE_QOS_NORMAL, 4, 1);
-        for (int i = 0; i < 3000; i++)
-            run_batch(&m, c, count, 10);
-        ratio_within(c[0].had, c[1].had, 3.6, 4.4, count == 2 ? "alone" : "beside decodes");
+        for (int i = 0; i < 3000; i++) {
+            uint32_t before = c[1].batches;
+            double   ms = 10;
+
+            queue_all(&m, c, count);
+            made_next(&m);
+            ms = m.batch.back ? batch_ms[n / 2] : ms;
+            time_ms[m.batch.back] += ms;
+            note_all(&m, c, count);
+            assert_int_equal(c[1].batches, before + m.batch.back);
+            m.now_ms += ms;
+            worker_table_done(m.t, m.now_ms, &m.batch, ms);
+        }
+        ratio_within((uint64_t)time_ms[0], (uint64_t)time_ms[1], 3.8, 4.2, "front to back");
+        assert_true(count == 2 || c[0].batches > 100);
         made_free(&m);
     }
 }
@@ -198,26 +227,211 @@ static void batch_sessions_have_their_share_and_no_more(void **state)
     }
 }
 
-/* Goal:   a batch session's prefill stays small also while a normal session's decode is only
- *         expected, so that this finds a short forward before it. */
-static void batch_prefill_is_small_while_a_decode_is_expected(void **state)
+/* ---- slices --------------------------------------------------------------------------- */
+
+static uint32_t slice_layers(const struct worker_batch *batch)
 {
-    struct made    m;
-    struct endless normal, batch;
+    return batch->slice_last - batch->slice_first;
+}
+
+static void run_slice(struct made *m, double layer_ms)
+{
+    double ms = slice_layers(&m->batch) * layer_ms;
+
+    m->now_ms += ms;
+    worker_table_sliced(m->t, m->now_ms, &m->batch, ms);
+}
+
+/* Decodes that take 10 ms each, until that is known. */
+static void run_decodes(struct made *m, struct endless *decoder, uint32_t count)
+{
+    for (uint32_t i = 0; i < count; i++)
+        run_batch(m, decoder, 1, 10);
+}
+
+/* Goal:   beside decodes of 10 ms, a batch session's forward of 8 layers of 2 ms each runs in
+ *         slices of at most half of that; a decode that comes meanwhile goes first after one of
+ *         them, and then the forward goes on.
+ * Method: the first slice is one layer, because nothing is known of such a forward yet. */
+static void a_decode_waits_for_one_slice(void **state)
+{
+    struct made         m;
+    struct endless      decoder, prefill;
+    struct worker_batch urgent;
 
     (void)state;
     made_new(&m);
-    normal = endless(&m, 1, WIRE_QOS_NORMAL, 4, 1);
-    batch = endless(&m, 2, WIRE_QOS_BATCH, 4, 512);
-    run_batch(&m, &normal, 1, 10);
-    for (int i = 0; i < 9; i++) {
-        run_batch(&m, &batch, 1, 10);
-        assert_int_equal(m.batch.tokens, 64);
+    decoder = endless(&m, 1, WIRE_QOS_NORMAL, 4, 1);
+    prefill = endless(&m, 2, WIRE_QOS_BATCH, 4, 512);
+    run_decodes(&m, &decoder, 8);
+    queue_all(&m, &prefill, 1);
+    made_next(&m);
+    assert_true(m.batch.back);
+    assert_int_equal(slice_layers(&m.batch), 1);
+    run_slice(&m, 2);
+    assert_false(worker_table_urgent(m.t, m.now_ms, &m.batch, &urgent));
+    assert_int_equal(slice_layers(&m.batch), 2);
+    for (uint32_t layer = 5; layer < 11; layer += 2) {
+        queue_all(&m, &decoder, 1);
+        run_slice(&m, 2);
+        assert_true(worker_table_urgent(m.t, m.now_ms, &m.batch, &urgent));
+        assert_int_equal(urgent.count, 1);
+        assert_ptr_equal(urgent.items[0].session, decoder.s);
+        assert_int_equal(urgent.slice_last, urgent.last);
+        m.now_ms += 10;
+        worker_table_done(m.t, m.now_ms, &urgent, 10);
+        assert_false(worker_table_urgent(m.t, m.now_ms, &m.batch, &urgent));
+        assert_int_equal(m.batch.slice_first, layer + 2);
     }
-    m.now_ms += 10;
-    run_batch(&m, &batch, 1, 10);
-    assert_int_equal(m.batch.tokens, 448); /* what is left of two windows */
+    assert_int_equal(m.batch.slice_last, m.batch.last);
+    worker_table_done(m.t, m.now_ms, &m.batch, 2);
     made_free(&m);
+}
+
+/* Goal:   without others about a batch session's forward is cut as well, in slices of 50 ms: who
+ *         comes then waits no longer. */
+static void a_long_forward_is_cut_in_any_case(void **state)
+{
+    struct made         m;
+    struct endless      prefill;
+    struct worker_batch urgent;
+
+    (void)state;
+    made_new(&m);
+    prefill = endless(&m, 2, WIRE_QOS_BATCH, 4, 512);
+    run_batch(&m, &prefill, 1, 160);
+    queue_all(&m, &prefill, 1);
+    made_next(&m);
+    assert_int_equal(m.batch.tokens, 512);
+    assert_int_equal(slice_layers(&m.batch), 2); /* of 20 ms */
+    run_slice(&m, 10);
+    assert_false(worker_table_urgent(m.t, m.now_ms, &m.batch, &urgent));
+    assert_int_equal(slice_layers(&m.batch), 5);
+    made_free(&m);
+}
+
+/* Goal:   beside decodes of others a batch session's window of fewer than 64 positions is cut where
+ *         that cannot be seen (even_windows), to what a few slices hold; one of 64 is not.
+ * Method: decodes of 10 ms, so three positions are six slices of 5 ms, as far as is known. */
+static void a_short_window_is_cut_where_that_cannot_be_seen(void **state)
+{
+    static const struct {
+        bool     even;
+        uint32_t tokens, expected;
+    } cases[] = { { true, 63, 3 }, { true, 16, 3 }, { false, 63, 63 }, { true, 64, 64 } };
+
+    (void)state;
+    for (size_t i = 0; i < UNIT_COUNT(cases); i++) {
+        struct made    m;
+        struct endless decoder, other;
+
+        made_init(&m);
+        m.limits.even = cases[i].even;
+        made_start(&m);
+        decoder = endless(&m, 1, WIRE_QOS_NORMAL, 4, 1);
+        other = endless(&m, 2, WIRE_QOS_BATCH, 4, cases[i].tokens);
+        run_decodes(&m, &decoder, 8);
+        queue_all(&m, &other, 1);
+        made_next(&m);
+        assert_int_equal(m.batch.tokens, cases[i].expected);
+        made_done(&m);
+        made_free(&m);
+    }
+}
+
+/* Goal:   the head runs with one layer when it does not fit beside more of them, and what it takes
+ *         is learned. */
+static void the_head_goes_with_the_last_layer(void **state)
+{
+    struct made         m;
+    struct endless      decoder;
+    struct worker_batch urgent;
+
+    (void)state;
+    made_new(&m);
+    decoder = endless(&m, 1, WIRE_QOS_NORMAL, 4, 1);
+    for (int i = 0; i < 2; i++) {
+        struct worker_session *s = made_open(
+            &m, (struct made_open){ .id = 2 + i, .qos = WIRE_QOS_BATCH });
+        struct worker_work *work = made_work(&m, s, 40);
+
+        run_decodes(&m, &decoder, 8);
+        work->logits = true;
+        made_queue(&m, s, work);
+        made_next(&m);
+        while (m.batch.slice_last < m.batch.last) {
+            run_slice(&m, 1);
+            assert_false(worker_table_urgent(m.t, m.now_ms, &m.batch, &urgent));
+        }
+        /* Layers of 1 ms, slices of 5: 1, 5, and 2 with the head, of which nothing is known. */
+        assert_int_equal(slice_layers(&m.batch), i == 0 ? 2 : 1);
+        worker_table_done(m.t, m.now_ms, &m.batch, slice_layers(&m.batch) + 6);
+    }
+    made_free(&m);
+}
+
+/* Goal:   a session that waits for the slot of one that was closed in the paused batch does not
+ *         wait for the share of that. */
+static void who_waits_for_a_slot_hurries_the_paused_batch(void **state)
+{
+    (void)state;
+    for (int waits = 0; waits < 2; waits++) {
+        struct made         m;
+        struct endless      decoder, prefill;
+        struct worker_batch urgent;
+        uint32_t            decodes = 0;
+
+        made_init(&m);
+        m.limits.sessions_max = 2;
+        made_start(&m);
+        decoder = endless(&m, 1, WIRE_QOS_NORMAL, 4, 1);
+        prefill = endless(&m, 2, WIRE_QOS_BATCH, 4, 512);
+        run_decodes(&m, &decoder, 8);
+        queue_all(&m, &prefill, 1);
+        made_next(&m);
+        worker_table_close(m.t, m.now_ms, prefill.s);
+        if (waits)
+            assert_int_equal(
+                worker_session_info(made_open(&m, (struct made_open){ .id = 3 }))->slot,
+                UINT32_MAX);
+        while (m.batch.slice_last < m.batch.last) {
+            run_slice(&m, 5);
+            queue_all(&m, &decoder, 1);
+            while (worker_table_urgent(m.t, m.now_ms, &m.batch, &urgent)) {
+                decodes++;
+                m.now_ms += 10;
+                worker_table_done(m.t, m.now_ms, &urgent, 10);
+                queue_all(&m, &decoder, 1);
+            }
+        }
+        /* Eight slices of a layer: a decode behind each of seven, or two, as 20 to 5 ms. */
+        assert_true(waits ? decodes == 7 : decodes >= 14);
+        made_free(&m);
+    }
+}
+
+/* ---- riders --------------------------------------------------------------------------- */
+
+/* Goal:   decodes of batch sessions ride along with those of others where a position more costs
+ *         nothing, and not where it costs as much as any. */
+static void decodes_ride_along_where_that_is_cheap(void **state)
+{
+    (void)state;
+    for (int cheap = 0; cheap < 2; cheap++) {
+        struct made    m;
+        struct endless c[24];
+
+        made_new(&m);
+        for (uint8_t i = 0; i < 24; i++)
+            c[i] = endless(&m, i, i < 8 ? WIRE_QOS_NORMAL : WIRE_QOS_BATCH, 4, 1);
+        for (uint32_t i = 0; i < 40; i++) /* of one to eight positions */
+            run_batch(&m, c, 1 + i % 8, cheap ? 10 : 10 * (1 + i % 8));
+        queue_all(&m, c, 24);
+        made_next(&m);
+        assert_false(m.batch.back);
+        assert_int_equal(m.batch.count, cheap ? 24 : 8 + 1); /* half of a quarter of eight */
+        made_free(&m);
+    }
 }
 
 /* Goal:   the smallest weight still moves, and so does work that costs more than a forward holds.
@@ -259,10 +473,15 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(other_layers_have_every_second_forward),
         cmocka_unit_test(a_decode_has_every_second_forward),
-        cmocka_unit_test(turns_are_shared_by_weight),
+        cmocka_unit_test(compute_time_is_shared_by_weight),
         cmocka_unit_test(turns_nobody_wanted_do_not_count),
         cmocka_unit_test(batch_sessions_have_their_share_and_no_more),
-        cmocka_unit_test(batch_prefill_is_small_while_a_decode_is_expected),
+        cmocka_unit_test(a_decode_waits_for_one_slice),
+        cmocka_unit_test(a_long_forward_is_cut_in_any_case),
+        cmocka_unit_test(a_short_window_is_cut_where_that_cannot_be_seen),
+        cmocka_unit_test(the_head_goes_with_the_last_layer),
+        cmocka_unit_test(who_waits_for_a_slot_hurries_the_paused_batch),
+        cmocka_unit_test(decodes_ride_along_where_that_is_cheap),
         cmocka_unit_test(the_smallest_weight_still_moves),
     };
 

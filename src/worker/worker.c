@@ -87,6 +87,7 @@ static int make_limits(struct worker_limits *l, const mcp_worker_opts *opts,
     l->last = info->last;
     l->batch_tokens = batch_tokens(engine);
     l->chunk_tokens = opts->chunk_tokens != 0 ? opts->chunk_tokens : CHUNK_TOKENS;
+    l->even = info->even_windows != 0;
     if (l->decode_tokens > l->batch_tokens)
         l->decode_tokens = l->batch_tokens;
     l->queue_bytes_max = queue_bytes(l->queue_bytes_max, engine);
