@@ -31,6 +31,8 @@ int  cli_help_json(const struct cli_verb *const *verbs);
 extern const struct cli_verb cli_verb_run;
 extern const struct cli_verb cli_verb_worker;
 extern const struct cli_verb cli_verb_ping;
+extern const struct cli_verb cli_verb_plan;
+extern const struct cli_verb cli_verb_profile;
 extern const struct cli_verb cli_verb_show;
 extern const struct cli_verb cli_verb_list;
 extern const struct cli_verb cli_verb_devices;

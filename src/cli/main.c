@@ -19,9 +19,9 @@
 static const struct cli_verb verb_help, verb_version;
 
 static const struct cli_verb *const verbs[] = {
-    &cli_verb_run,     &cli_verb_worker, &cli_verb_ping, &cli_verb_show, &cli_verb_list,
-    &cli_verb_devices, &cli_verb_bench,  &cli_verb_keys, &cli_verb_join, &cli_verb_debug,
-    &verb_help,        &verb_version,    NULL,
+    &cli_verb_run,  &cli_verb_worker, &cli_verb_plan,    &cli_verb_profile, &cli_verb_ping,
+    &cli_verb_show, &cli_verb_list,   &cli_verb_devices, &cli_verb_bench,   &cli_verb_keys,
+    &cli_verb_join, &cli_verb_debug,  &verb_help,        &verb_version,     NULL,
 };
 
 /* ---- verbs about the command itself ----------------------------------------------- */
