@@ -1,48 +1,56 @@
-/* SPDX-License-Identifier: MIT */
-/* decode_behind_bulk.c - how long a decode frame takes while prefill fills the same connection.
+/* bench/decode_behind_bulk.c - how long a decode frame takes while bulk fills its connection.
  *
  *     decode_behind_bulk KEYS HOST:PORT MODEL FIRST LAST SECONDS
  *
- * Two sessions of one agent share its connection to a worker.  First one decodes alone; then the
- * other sends prefill windows as fast as it may, and the first goes on.  Prints one line of JSON:
- * the round trip of decode windows (p50, p99) in both phases, and the bulk's rate up.  Hidden
- * states are random numbers: only their size matters here.  bench/decode_behind_bulk.py puts a
- * wide-area link between. */
+ * The sessions of one agent share its connection to a worker.  One decodes all the time: alone,
+ * then beside bulk one way (prefill windows that want no answer), then beside bulk both ways
+ * (windows whose hidden states come back).  Several sessions send the bulk, so that the link is
+ * still full while one of them waits for its last answers to begin its context anew.  One line of
+ * JSON a phase: the round trip of decode windows and the bulk's rate each way it goes, after
+ * SETTLE_S in which the pace finds it.  Hidden states are random numbers: only their size matters here.
+ * bench/decode_behind_bulk.py puts a wide-area link between.
+ *
+ * SPDX-License-Identifier: MIT */
+#include "bench.h"
+
 #include "agent/endpoint.h"
 #include "base/clock.h"
 #include "engine/engine.h"
 #include "wire/codec.h"
 
 #include <mcp/remote.h>
-#include <stdio.h>
-#include <stdlib.h>
-#include <string.h>
 #include <sys/random.h>
 
-enum { BULK_TOKENS = 64, BULK_AHEAD = 24, SAMPLES_MAX = 100000, CTX = 2048 };
+enum {
+    BULK_SESSIONS = 3,
+    BULK_TOKENS = 64,
+    BULK_AHEAD = 8, /* windows unanswered, each session: 3.5 MB of SmolLM2's in all */
+    SAMPLES_MAX = 100000,
+    CTX = 2048,
+};
+
+static const double SETTLE_S = 3.0, PATIENCE_MS = 1e5;
+
+enum bulk { NONE, ONE_WAY, BOTH_WAYS, BULKS };
+
+static const char *const bulk_names[BULKS] = { "none", "one way", "both ways" };
 
 struct side {
     struct agent_endpoint *endpoint;
-    uint32_t               pos, epoch;
+    uint32_t               pos, end, epoch; /* end: where it begins anew */
     uint64_t               sent, answered;
 };
 
 struct run {
     struct mcp_remote *remote;
     struct mail       *mail;
-    struct pipe_block *one, *many;   /* payloads of 1 and BULK_TOKENS rows, f32 */
-    struct side        decode, bulk; /* endpoints 1 and 2 */
-    double             sent_ms;
-    double            *sample; /* (SAMPLES_MAX) */
-    size_t             samples;
-    uint64_t           bulk_bytes;
+    struct pipe_block *one, *many;               /* payloads of 1 and BULK_TOKENS rows, f32 */
+    struct side        sides[1 + BULK_SESSIONS]; /* [0] decodes; endpoint i + 1 */
+    double             sent_ms;                  /* the decode window that is under way */
+    double            *sample;                   /* (SAMPLES_MAX), ms */
+    uint32_t           samples;
+    uint64_t           bulk_bytes; /* answered */
 };
-
-static void die(const char *what, const mcp_error *err)
-{
-    fprintf(stderr, "decode_behind_bulk: %s: %s\n", what, err != NULL ? err->text : "");
-    exit(1);
-}
 
 static struct pipe_block *payload(uint32_t rows, uint32_t n_embd)
 {
@@ -50,37 +58,44 @@ static struct pipe_block *payload(uint32_t rows, uint32_t n_embd)
     float             *x = block != NULL ? (float *)(void *)block->data : NULL;
 
     if (block == NULL)
-        die("memory", NULL);
+        bench_die("out of memory");
     for (size_t i = 0; i < (size_t)rows * n_embd; i++)
         x[i] = (float)rand() / (float)RAND_MAX - 0.5f;
     return block;
 }
 
-static void open_side(struct run *r, struct side *side, uint32_t number,
-                      const struct wire_open *open)
+static void open_side(struct run *r, uint32_t index, const struct wire_open *open)
 {
     struct wire_open own = *open;
     mcp_error        err;
 
-    if (getrandom(own.session, sizeof(own.session), 0) < 0 ||
-        endpoint_open(&side->endpoint, r->remote, 0, number, r->mail, &own, 1e5, &err) < 0)
-        die("open", &err);
+    /* The first time earlier by turns, so that no two sessions wait at once. */
+    r->sides[index].end = CTX - index * CTX / (1 + BULK_SESSIONS);
+    if (getrandom(own.session, sizeof(own.session), 0) < 0)
+        bench_die("no random numbers");
+    if (endpoint_open(&r->sides[index].endpoint, r->remote, 0, index + 1, r->mail, &own,
+                      PATIENCE_MS, &err) < 0)
+        bench_die("%s", err.text);
 }
 
-/* One window; the session begins anew when its context is full. */
-static void send_window(struct run *r, struct side *side, struct pipe_block *block, bool bulk)
+static void send_frame(struct side *side, const struct wire_frame *frame, struct pipe_block *block)
+{
+    mcp_error err;
+
+    if (endpoint_send(side->endpoint, frame, block, &err) < 0)
+        bench_die("%s", err.text);
+}
+
+/* One window; the session begins anew where its context ends. */
+static void send_window(struct side *side, struct pipe_block *block, bool bulk, enum wire_want want)
 {
     struct wire_frame frame = { .kind = WIRE_TRIM };
-    mcp_error         err;
 
-    (void)r;
-    if (side->pos + block->rows > CTX) {
-        side->epoch++;
-        frame.u.trim.epoch = side->epoch;
+    if (side->pos + block->rows > side->end) {
+        frame.u.trim.epoch = ++side->epoch;
         side->pos = 0;
-        side->answered = side->sent; /* what waited is void */
-        if (endpoint_send(side->endpoint, &frame, NULL, &err) < 0)
-            die("trim", &err);
+        side->end = CTX;
+        send_frame(side, &frame, NULL);
     }
     frame = (struct wire_frame){ .kind = WIRE_FORWARD };
     frame.u.forward = (struct wire_forward){
@@ -89,53 +104,60 @@ static void send_window(struct run *r, struct side *side, struct pipe_block *blo
         .pos = side->pos,
         .count = block->rows,
         .in = { WIRE_F32, WIRE_PLAIN, block->data, block->bytes, block->bytes },
-        .want = bulk ? WIRE_WANT_NONE : WIRE_WANT_HIDDEN,
+        .want = want,
         .bulk = bulk,
     };
     side->pos += block->rows;
-    if (endpoint_send(side->endpoint, &frame, block, &err) < 0)
-        die("forward", &err);
+    send_frame(side, &frame, block);
 }
 
-static void feed(struct run *r)
+static void send_decode(struct run *r)
 {
-    /* Full contexts are trimmed only when everything has been answered. */
-    while (r->bulk.sent - r->bulk.answered < BULK_AHEAD &&
-           (r->bulk.pos + BULK_TOKENS <= CTX || r->bulk.sent == r->bulk.answered))
-        send_window(r, &r->bulk, r->many, true);
+    r->sent_ms = base_clock_ms();
+    send_window(&r->sides[0], r->one, false, WIRE_WANT_HIDDEN);
 }
 
-static void take(struct run *r, struct mail_event *event)
+/* As far ahead as a session may; a Trim voids what was not answered, so it waits for that. */
+static void send_bulk(struct run *r, enum bulk bulk)
 {
-    struct side *side = event->endpoint == 1 ? &r->decode : &r->bulk;
+    for (uint32_t i = 1; bulk != NONE && i <= BULK_SESSIONS; i++) {
+        struct side *side = &r->sides[i];
 
-    if (event->kind == MAIL_LOST) {
-        fprintf(stderr, "decode_behind_bulk: %s\n", event->status.text);
-        exit(1);
+        while (side->sent - side->answered < BULK_AHEAD &&
+               (side->pos + BULK_TOKENS <= side->end || side->sent == side->answered))
+            send_window(side, r->many, true, bulk == ONE_WAY ? WIRE_WANT_NONE : WIRE_WANT_HIDDEN);
     }
+}
+
+static void take(struct run *r, const struct mail_event *event)
+{
+    struct side *side = &r->sides[event->endpoint - 1];
+
+    if (event->kind == MAIL_LOST)
+        bench_die("%s", event->status.text);
     if (event->kind != MAIL_RESULT)
         return;
     side->answered = event->number;
-    if (side == &r->bulk) {
+    if (side != &r->sides[0]) {
         r->bulk_bytes += r->many->bytes;
-    } else {
-        if (r->samples < SAMPLES_MAX)
-            r->sample[r->samples++] = base_clock_ms() - r->sent_ms;
-        r->sent_ms = base_clock_ms();
-        send_window(r, &r->decode, r->one, false);
+        return;
     }
+    if (r->samples < SAMPLES_MAX)
+        r->sample[r->samples++] = base_clock_ms() - r->sent_ms;
+    send_decode(r);
 }
 
-static void phase(struct run *r, double seconds, bool bulk)
+static void run_for(struct run *r, double seconds, enum bulk bulk)
 {
-    double until = base_clock_ms() + seconds * 1e3;
+    const double until_ms = base_clock_ms() + seconds * 1e3;
 
-    while (base_clock_ms() < until) {
-        bool               starved;
+    r->samples = 0;
+    r->bulk_bytes = 0;
+    while (base_clock_ms() < until_ms) {
         struct mail_event *event;
+        bool               starved;
 
-        if (bulk)
-            feed(r);
+        send_bulk(r, bulk);
         mail_wait(r->mail, base_clock_ms() + 20.0);
         while ((event = mail_take(r->mail, &starved)) != NULL) {
             take(r, event);
@@ -144,17 +166,21 @@ static void phase(struct run *r, double seconds, bool bulk)
     }
 }
 
-static int compare(const void *a, const void *b)
+static void measure(struct run *r, double seconds, enum bulk bulk)
 {
-    double x = *(const double *)a, y = *(const double *)b;
+    double began, took_ms, p50_ms;
 
-    return (x > y) - (x < y);
-}
-
-static double quantile(struct run *r, double q)
-{
-    qsort(r->sample, r->samples, sizeof(*r->sample), compare);
-    return r->samples > 0 ? r->sample[(size_t)((double)(r->samples - 1) * q)] : 0.0;
+    run_for(r, SETTLE_S, bulk);
+    began = base_clock_ms();
+    run_for(r, seconds, bulk);
+    took_ms = base_clock_ms() - began;
+    if (r->samples == 0)
+        bench_die("no decode window was answered in %.0f s", seconds);
+    p50_ms = bench_median(r->sample, r->samples);
+    printf("{\"bulk\": \"%s\", \"p50_ms\": %.2f, \"p99_ms\": %.2f, \"samples\": %u, "
+           "\"bulk_mbit\": %.2f}\n",
+           bulk_names[bulk], p50_ms, r->sample[(uint32_t)((r->samples - 1) * 0.99)], r->samples,
+           (double)r->bulk_bytes * 8e-3 / took_ms);
 }
 
 int main(int argc, char **argv)
@@ -164,51 +190,34 @@ int main(int argc, char **argv)
     mcp_remote_opts   opts = MCP_REMOTE_OPTS_INIT;
     const char       *workers[1];
     struct mcp_model *model;
+    double            seconds;
     mcp_error         err;
-    double            seconds, alone_p50, alone_p99, began;
 
-    if (argc != 7) {
-        fprintf(stderr, "usage: decode_behind_bulk KEYS HOST:PORT MODEL FIRST LAST SECONDS\n");
-        return 2;
-    }
-    seconds = strtod(argv[6], NULL);
-    workers[0] = argv[2];
+    if (argc != 7)
+        bench_die("usage: decode_behind_bulk KEYS HOST:PORT MODEL FIRST LAST SECONDS");
     opts.keys = argv[1];
+    workers[0] = argv[2];
     opts.workers = workers;
     opts.worker_count = 1;
-    if (model_open(&model, argv[3], &err) < 0 || model_fingerprint(model, open.model, &err) < 0)
-        die(argv[3], &err);
-    open.first = (uint32_t)strtoul(argv[4], NULL, 10);
-    open.last = (uint32_t)strtoul(argv[5], NULL, 10);
-    if (mcp_remote_open(&r.remote, &opts, &err) < 0)
-        die(argv[2], &err);
+    open.first = bench_number("FIRST", argv[4], 0, 1000);
+    open.last = bench_number("LAST", argv[5], open.first + 1, 1000);
+    seconds = bench_number("SECONDS", argv[6], 1, 3600);
+    if (model_open(&model, argv[3], &err) < 0 || model_fingerprint(model, open.model, &err) < 0 ||
+        mcp_remote_open(&r.remote, &opts, &err) < 0)
+        bench_die("%s", err.text);
     r.mail = mail_new();
-    r.sample = calloc(SAMPLES_MAX, sizeof(*r.sample));
-    if (r.mail == NULL || r.sample == NULL)
-        die("memory", NULL);
+    if (r.mail == NULL)
+        bench_die("out of memory");
+    r.sample = bench_alloc(SAMPLES_MAX, sizeof(*r.sample));
     r.one = payload(1, model->hp.n_embd);
     r.many = payload(BULK_TOKENS, model->hp.n_embd);
-    open_side(&r, &r.decode, 1, &open);
-    open_side(&r, &r.bulk, 2, &open);
-
-    r.sent_ms = base_clock_ms();
-    send_window(&r, &r.decode, r.one, false);
-    phase(&r, 1.0, false); /* warm */
-    r.samples = 0;
-    phase(&r, seconds / 2.0, false);
-    alone_p50 = quantile(&r, 0.5);
-    alone_p99 = quantile(&r, 0.99);
-    phase(&r, 3.0, true); /* until the pace has found the rate */
-    r.samples = 0;
-    r.bulk_bytes = 0;
-    began = base_clock_ms();
-    phase(&r, seconds, true);
-    printf("{\"alone_p50_ms\": %.2f, \"alone_p99_ms\": %.2f, \"behind_p50_ms\": %.2f, "
-           "\"behind_p99_ms\": %.2f, \"samples\": %zu, \"bulk_mbit\": %.1f}\n",
-           alone_p50, alone_p99, quantile(&r, 0.5), quantile(&r, 0.99), r.samples,
-           (double)r.bulk_bytes * 8e-3 / (base_clock_ms() - began));
-    endpoint_close(r.decode.endpoint);
-    endpoint_close(r.bulk.endpoint);
+    for (uint32_t i = 0; i <= BULK_SESSIONS; i++)
+        open_side(&r, i, &open);
+    send_decode(&r);
+    for (enum bulk bulk = NONE; bulk < BULKS; bulk++)
+        measure(&r, seconds, bulk);
+    for (uint32_t i = 0; i <= BULK_SESSIONS; i++)
+        endpoint_close(r.sides[i].endpoint);
     mcp_remote_close(r.remote);
     pipe_block_unref(r.one);
     pipe_block_unref(r.many);

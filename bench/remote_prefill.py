@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: MIT
-"""Prefill across a link, a connection's first messages, and decode behind a prefill.
+"""Prefill across a link, and a connection's first messages.
 
 Prefill of 1024 tokens on a warm connection, against what nothing can be faster than:
 
@@ -15,9 +15,6 @@ number of tokens through the same relay for comparison; its layers are -ngl 20's
 Cold: TCP and TLS 1.3 with certificates take two round trips, the answer is there after a third;
 4 MB leave a cold connection as fast as a warm one.  grpcio - grpcio does the same beside it.
 
-Behind: one session decodes while another one's prefill fills the same connection, with answers
-as large as the questions (a stage in the middle), and with small ones (the last stage).
-
 Needs llama-bench and ggml-rpc-server ($MCP_LLAMA_BIN).
 """
 import sys
@@ -29,8 +26,6 @@ import remote_common as common
 PREFILL_BAR = 1.15
 COLD_BAR = 1.05
 COLD_MS = 10.0  # beyond the round trips: certificates are signed and checked
-BEHIND_MS = 25.0  # beyond the round trip
-BEHIND_RATE = 0.9
 BULK_BYTES = 4000000
 WIDE = {"layers": 3, "n_embd": 4096, "heads": 4, "kv_heads": 1, "head_dim": 64, "ff": 64,
         "ctx": 4096}
@@ -119,22 +114,6 @@ def connections(report, args, keys, worker_port, grpcio_port, rtt):
                cold_warm=cold[1] / large[1]["warm_ms"])
 
 
-# ---- decode behind a prefill ---------------------------------------------------------------
-
-def behind(report, args, keys, model, last, answers):
-    rtt, mbit = 20.0, 100.0
-    with common.cluster.Worker(model, keys, "--layers", f"1-{last}") as w, \
-            common.cluster.Link(w.port, rtt, mbit) as link:
-        command = [common.bench_program("behind"), "-m", model, "--keys", str(keys), "--connect",
-                   link.endpoint, "--cuts", f"1,{last}", "--codec", args.codec]
-        rows = [common.run_json_lines(command)[0] for _ in range(args.rounds)]
-    rates = [row["bulk_bytes"] * 8e-3 / (row["bulk_ms"] - rtt) for row in rows]
-    values = {key: common.median(row[key] for row in rows) for key in rows[0]}
-    report.add([("behind_p50_ms", "<=", rtt + BEHIND_MS), ("part", ">=", BEHIND_RATE)],
-               answers=answers, rate=common.median(rates), part=common.median(rates) / mbit,
-               **values)
-
-
 def parser():
     p = common.parser_of(__doc__, rounds=3)
     p.add_argument("--rtt", type=float, default=80.0, help="ms (default %(default)s)")
@@ -176,18 +155,9 @@ def main():
         with common.cluster.Worker(wide, keys) as w, common.cluster.Process(server) as s:
             for rtt in (20.0, 80.0):
                 connections(report, args, keys, w.port, int(s.ready.split()[1]), rtt)
-
-        report.table("Decode behind a prefill on one connection, 20 ms, 100 Mbit/s",
-                     [("answers", "answers", "%s"), ("alone_p50_ms", "alone p50 ms", "%.1f"),
-                      ("alone_p99_ms", "p99", "%.1f"), ("behind_p50_ms", "behind p50 ms", "%.1f"),
-                      ("behind_p99_ms", "p99", "%.1f"), ("rate", "prefill Mbit/s", "%.1f"),
-                      ("part", "of the rate", "%.2f")])
-        behind(report, args, keys, wide, 2, "as large")
-        behind(report, args, keys, wide, 3, "small")
     report.note(f"Bars: what RTT and first chunk leave / slowest <= {PREFILL_BAR}; first frame <= "
                 f"2 RTT + {COLD_MS:g} ms, first answer <= 3 RTT + {COLD_MS:g} ms, cold / warm <= "
-                f"{COLD_BAR}; behind p50 <= RTT + {BEHIND_MS:g} ms at >= {BEHIND_RATE} of the "
-                "rate.")
+                f"{COLD_BAR}.")
     report.save()
 
 

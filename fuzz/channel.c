@@ -120,7 +120,8 @@ static bool receive_number(struct run *r, enum wire_kind kind)
         f.u.more.data = zeros;
         f.u.more.bytes = number(r) % MADE_BYTES;
     } else {
-        f.u.ack = number(r);
+        f.u.ack.bytes = number(r);
+        f.u.ack.stamp_us = number(r);
     }
     return receive_made(r, &f);
 }
@@ -172,7 +173,7 @@ static void take_next(struct run *r)
         return;
     CHECK(wire_frame_decode(&f, out, bytes, count, &scratch, &err) == MCP_OK);
     if (f.kind == WIRE_ACK)
-        CHECK(f.u.ack <= r->received);
+        CHECK(f.u.ack.bytes <= r->received);
     else
         CHECK(wire_channel_receive(r->peer, 1, bytes, count, &f, &err) >= 0);
     wire_scratch_fini(&scratch);
@@ -210,7 +211,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     wire_channel_free(r.c);
     wire_channel_free(r.peer);
     CHECK(r.lent == 0);
-    CHECK(wire_pace_may_send(&r.pace, WIRE_CREDIT_MAX)); /* nothing is left unacknowledged */
+    CHECK(wire_pace_may_send(&r.pace, 1, WIRE_CREDIT_MAX)); /* nothing is left unacknowledged */
     wire_pace_fini(&r.pace);
     return 0;
 }

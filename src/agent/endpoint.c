@@ -13,6 +13,7 @@
 #include "wire/channel.h"
 
 #include <inttypes.h>
+#include <math.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -37,6 +38,7 @@ struct agent_endpoint {
     struct wire_channel   *channel;
     struct pulse           pulse;
     struct net_timer       pulse_timer;
+    struct net_timer       pace_timer;     /* until bulk that waits is due */
     uint64_t               awaited;        /* number of the last frame that will be answered */
     uint64_t               answered;       /* highest number answered */
     bool                   opening;        /* Opened is awaited */
@@ -283,6 +285,23 @@ static bool is_answer(const struct wire_frame *frame)
     return frame->kind == WIRE_OPENED || frame->kind == WIRE_RESULT || frame->kind == WIRE_TOKEN;
 }
 
+/* What came may have made room for bulk of any stream of the connection.  The others' goes first,
+ * or whoever is acknowledged first would go on for ever. */
+static void pump_link(struct agent_endpoint *e)
+{
+    struct agent_endpoint *other, *next;
+
+    for (other = e->next; other != NULL; other = next) {
+        next = other->next;
+        pump(other);
+    }
+    for (other = e->link->endpoints; other != e; other = next) {
+        next = other->next;
+        pump(other);
+    }
+    pump(e);
+}
+
 static void on_message(struct net_stream *stream, void *ctx, const uint8_t *bytes, size_t count)
 {
     struct agent_endpoint *e = ctx;
@@ -305,7 +324,7 @@ static void on_message(struct net_stream *stream, void *ctx, const uint8_t *byte
         net_stream_cancel(stream);
         return;
     }
-    pump(e);
+    pump_link(e);
     await_changed(e);
 }
 
@@ -332,7 +351,7 @@ static int push(struct agent_endpoint *e, const uint8_t *bytes, size_t count, bo
  * message fits. */
 static void pump(struct agent_endpoint *e)
 {
-    double    now = base_clock_ms();
+    double    now = base_clock_ms(), due;
     uint64_t  out, in;
     mcp_error err = { 0 };
     int       rc = MCP_OK;
@@ -361,12 +380,23 @@ static void pump(struct agent_endpoint *e)
     }
     if (e->channel == NULL)
         return;
+    due = wire_channel_due_ms(e->channel);
+    if (due > now && due < INFINITY && e->stream != NULL)
+        net_timer_set(&e->pace_timer, e->remote->loop, due);
+    else
+        net_timer_cancel(&e->pace_timer);
     wire_channel_bytes(e->channel, &out, &in);
     atomic_store(&e->bytes_out, out);
     if (e->closing && e->stream != NULL && e->held == NULL && !wire_channel_pending(e->channel)) {
         e->closing = false;
         net_stream_end(e->stream);
     }
+}
+
+static void pace_due(struct net_timer *timer)
+{
+    pump((struct agent_endpoint *)(void *)((char *)timer -
+                                           offsetof(struct agent_endpoint, pace_timer)));
 }
 
 static void on_writable(struct net_stream *stream, void *ctx)
@@ -383,6 +413,7 @@ static void on_closed(struct net_stream *stream, void *ctx, const struct wire_st
     (void)stream;
     e->stream = NULL;
     net_timer_cancel(&e->pulse_timer);
+    net_timer_cancel(&e->pace_timer);
     if (e->previous != NULL)
         e->previous->next = e->next;
     else
@@ -421,6 +452,7 @@ static void start(struct net_work *work)
 
     e->link = link;
     e->pulse_timer.run = pulse_due;
+    e->pace_timer.run = pace_due;
     pulse_init(&e->pulse, base_clock_ms(), e->patience_ms);
     open.u.open = e->open;
     remote_metadata(e->remote, metadata);

@@ -316,6 +316,7 @@ static void dial(struct agent_link *link)
     publish_end(link);
     wire_pace_fini(&link->pace);
     rc = wire_pace_init(&link->pace);
+    link->pace.clocked = true;
     if (rc == MCP_OK)
         rc = net_conn_dial(&link->conn, link->remote->loop, link->endpoint, link->remote->identity,
                            link->remote->connect_ms, &conn_ops, link, &err);

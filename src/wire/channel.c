@@ -17,13 +17,14 @@
 
 #include <assert.h>
 #include <inttypes.h>
+#include <math.h>
 #include <stdlib.h>
 #include <string.h>
 
 enum {
     ASSEMBLY_FIRST = 2 * WIRE_PART_BYTES, /* then doubled, as parts come */
     TOKENS_KEPT = 16384,                  /* ids (64 KiB) that a quiet channel keeps room for */
-    ANSWER_BYTES = 2 + 1 + 10,            /* an Ack or a Beat */
+    ANSWER_BYTES = 2 + 2 * (1 + 10),      /* an Ack or a Beat */
     MESSAGE_BYTES = WIRE_PART_BYTES + WIRE_FRAME_OVERHEAD,
 };
 
@@ -64,6 +65,7 @@ struct wire_channel {
 
     /* answers that are due */
     bool     ack, echo;
+    double   ack_ms; /* when the last bulk part came */
     uint64_t echo_stamp;
 };
 
@@ -219,19 +221,30 @@ int wire_channel_send(struct wire_channel *c, const struct wire_frame *frame,
     return MCP_OK;
 }
 
-static const uint8_t *give_answer(struct wire_channel *c, enum wire_kind kind, uint64_t value,
-                                  size_t *count)
+static const uint8_t *give_answer(struct wire_channel *c, const struct wire_frame *f, size_t *count)
 {
-    struct wire_frame f = { .kind = kind };
-
-    if (kind == WIRE_ACK)
-        f.u.ack = value;
-    else
-        f.u.beat = value;
-    *count = wire_frame_bytes(&f, way_out(c));
+    *count = wire_frame_bytes(f, way_out(c));
     assert(*count <= sizeof(c->answer));
-    wire_frame_encode(&f, way_out(c), c->answer);
+    wire_frame_encode(f, way_out(c), c->answer);
     return c->answer;
+}
+
+static const uint8_t *give_ack(struct wire_channel *c, size_t *count)
+{
+    struct wire_frame f = { .kind = WIRE_ACK };
+
+    c->ack = false;
+    f.u.ack.bytes = c->bulk_received;
+    f.u.ack.stamp_us = (uint64_t)(c->ack_ms * 1e3);
+    return give_answer(c, &f, count);
+}
+
+static const uint8_t *give_echo(struct wire_channel *c, size_t *count)
+{
+    struct wire_frame f = { .kind = WIRE_BEAT, .u.beat = c->echo_stamp };
+
+    c->echo = false;
+    return give_answer(c, &f, count);
 }
 
 static const uint8_t *give_message(struct wire_channel *c, struct queue *q, size_t *count)
@@ -245,16 +258,22 @@ static const uint8_t *give_message(struct wire_channel *c, struct queue *q, size
     return w->bytes;
 }
 
+static size_t next_part_bytes(const struct waiting *w)
+{
+    uint64_t left = w->payload_bytes - w->gone;
+
+    return left < WIRE_PART_BYTES ? (size_t)left : WIRE_PART_BYTES;
+}
+
 /* The next part of the first frame; NULL while the pace says wait. */
 static const uint8_t *give_part(struct wire_channel *c, double now_ms, size_t *count)
 {
     struct waiting      *w = c->queue.first;
     struct wire_frame    part = { .kind = WIRE_MORE };
     struct wire_payload *p;
-    uint64_t             left = w->payload_bytes - w->gone;
-    size_t               bytes = left < WIRE_PART_BYTES ? (size_t)left : WIRE_PART_BYTES;
+    size_t               bytes = next_part_bytes(w);
 
-    if (w->bulk && c->opts.pace != NULL && !wire_pace_may_send(c->opts.pace, bytes))
+    if (w->bulk && c->opts.pace != NULL && !wire_pace_may_send(c->opts.pace, now_ms, bytes))
         return NULL;
     if (w->gone == 0)
         part = w->frame;
@@ -284,14 +303,10 @@ const uint8_t *wire_channel_next(struct wire_channel *c, double now_ms, size_t *
     c->given = NULL;
     *count = 0;
     *bulk = false;
-    if (c->ack) {
-        c->ack = false;
-        return give_answer(c, WIRE_ACK, c->bulk_received, count);
-    }
-    if (c->echo) {
-        c->echo = false;
-        return give_answer(c, WIRE_BEAT, c->echo_stamp, count);
-    }
+    if (c->ack)
+        return give_ack(c, count);
+    if (c->echo)
+        return give_echo(c, count);
     if (c->urgent.first != NULL)
         return give_message(c, &c->urgent, count);
     if (c->queue.first == NULL) {
@@ -302,6 +317,15 @@ const uint8_t *wire_channel_next(struct wire_channel *c, double now_ms, size_t *
     *bulk = c->queue.first->bulk;
     return c->queue.first->message_bytes > 0 ? give_message(c, &c->queue, count)
                                              : give_part(c, now_ms, count);
+}
+
+double wire_channel_due_ms(const struct wire_channel *c)
+{
+    const struct waiting *w = c->queue.first;
+
+    if (w == NULL || w->message_bytes > 0 || !w->bulk || c->opts.pace == NULL)
+        return INFINITY;
+    return wire_pace_due_ms(c->opts.pace, next_part_bytes(w));
 }
 
 bool wire_channel_pending(const struct wire_channel *c)
@@ -352,17 +376,21 @@ static int add_part(struct wire_channel *c, const struct wire_payload *part, mcp
     return MCP_OK;
 }
 
-static void count_part(struct wire_channel *c, bool bulk, size_t bytes)
+static void count_part(struct wire_channel *c, double now_ms, bool bulk, size_t bytes)
 {
     c->payload_in += bytes;
     if (!bulk || bytes == 0)
         return;
     c->bulk_received += bytes;
     c->ack = true;
+    c->ack_ms = now_ms;
 }
 
-static int receive_ack(struct wire_channel *c, double now_ms, uint64_t bytes, mcp_error *err)
+static int receive_ack(struct wire_channel *c, double now_ms, const struct wire_frame *frame,
+                       mcp_error *err)
 {
+    const uint64_t bytes = frame->u.ack.bytes;
+
     if (bytes > c->bulk_sent)
         return base_fail(err, MCP_ERANGE,
                          "ack: %" PRIu64 " bytes acknowledged, %" PRIu64 " were sent", bytes,
@@ -373,12 +401,13 @@ static int receive_ack(struct wire_channel *c, double now_ms, uint64_t bytes, mc
                          ", the count never falls",
                          bytes, c->bulk_acked);
     if (c->opts.pace != NULL)
-        wire_pace_acked(c->opts.pace, now_ms, bytes - c->bulk_acked);
+        wire_pace_acked(c->opts.pace, now_ms, bytes - c->bulk_acked, frame->u.ack.stamp_us);
     c->bulk_acked = bytes;
     return 0;
 }
 
-static int receive_more(struct wire_channel *c, struct wire_frame *frame, mcp_error *err)
+static int receive_more(struct wire_channel *c, double now_ms, struct wire_frame *frame,
+                        mcp_error *err)
 {
     struct wire_payload *part = wire_frame_payload(frame);
     struct wire_payload *whole = wire_frame_payload(&c->began);
@@ -397,7 +426,7 @@ static int receive_more(struct wire_channel *c, struct wire_frame *frame, mcp_er
     rc = add_part(c, part, err);
     if (rc < 0)
         return rc;
-    count_part(c, is_bulk(&c->began), part->bytes);
+    count_part(c, now_ms, is_bulk(&c->began), part->bytes);
     if (c->assembly_bytes < whole->total)
         return 0;
     whole->data = c->assembly;
@@ -408,7 +437,8 @@ static int receive_more(struct wire_channel *c, struct wire_frame *frame, mcp_er
 }
 
 /* A frame that may begin a payload. */
-static int receive_frame(struct wire_channel *c, struct wire_frame *frame, mcp_error *err)
+static int receive_frame(struct wire_channel *c, double now_ms, struct wire_frame *frame,
+                         mcp_error *err)
 {
     struct wire_payload *payload = wire_frame_payload(frame);
     int                  rc;
@@ -425,7 +455,7 @@ static int receive_frame(struct wire_channel *c, struct wire_frame *frame, mcp_e
         return base_fail(err, MCP_ERANGE,
                          "%s: a payload of %" PRIu64 " bytes, this end takes at most %" PRIu64,
                          wire_kind_name(frame->kind), payload->total, c->opts.payload_max);
-    count_part(c, is_bulk(frame), payload->bytes);
+    count_part(c, now_ms, is_bulk(frame), payload->bytes);
     if (payload->bytes == payload->total)
         return 1;
     c->began = *frame;
@@ -443,8 +473,8 @@ int wire_channel_receive(struct wire_channel *c, double now_ms, const uint8_t *b
     if (rc < 0)
         return rc;
     switch (frame->kind) {
-    case WIRE_MORE: return receive_more(c, frame, err);
-    case WIRE_ACK: return receive_ack(c, now_ms, frame->u.ack, err);
+    case WIRE_MORE: return receive_more(c, now_ms, frame, err);
+    case WIRE_ACK: return receive_ack(c, now_ms, frame, err);
     case WIRE_DRAINING: return 1;
     case WIRE_BEAT:
         if (!c->opts.worker)
@@ -452,7 +482,7 @@ int wire_channel_receive(struct wire_channel *c, double now_ms, const uint8_t *b
         c->echo = true;
         c->echo_stamp = frame->u.beat;
         return 0;
-    default: return receive_frame(c, frame, err);
+    default: return receive_frame(c, now_ms, frame, err);
     }
 }
 

@@ -37,9 +37,13 @@ int wire_channel_send(struct wire_channel *c, const struct wire_frame *frame,
                       void (*release)(void *owner), void *owner, mcp_error *err);
 
 /* The next message that may leave now; NULL when there is none (or the pace says wait: then an
- * Ack will come, here or on another channel of the pace).  The bytes stay valid until the next
- * call of wire_channel_next() or _free().  `bulk` tells its class. */
+ * Ack will come, here or on another channel of the pace, if it is not due before).  The bytes stay
+ * valid until the next call of wire_channel_next() or _free().  `bulk` tells its class. */
 const uint8_t *wire_channel_next(struct wire_channel *c, double now_ms, size_t *count, bool *bulk);
+
+/* When bulk that waits may leave without an Ack: then call wire_channel_next() again.  INFINITY:
+ * none waits, or for an Ack.  Only a pace that is `clocked` lets bulk wait so. */
+double wire_channel_due_ms(const struct wire_channel *c);
 
 /* Something waits to leave, now or when acknowledged. */
 bool wire_channel_pending(const struct wire_channel *c);

@@ -8,6 +8,8 @@
 #include "base/starve_test.h"
 #include "wire/made_test.h"
 
+#include <math.h>
+
 #if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
 #define HEAP_IS_GLIBC false
 #else
@@ -287,7 +289,7 @@ static void a_bulk_payload_leaves_in_parts_and_each_is_acknowledged(void **state
         assert_true(bulk);
         assert_in_range(count, bytes, bytes + WIRE_FRAME_OVERHEAD);
         assert_int_equal(releases, part == 3);
-        rc = wire_channel_receive(e.worker, 0, message, count, &got, &err);
+        rc = wire_channel_receive(e.worker, 100 + part, message, count, &got, &err);
         unit_ok(rc, &err);
         assert_int_equal(rc, part == 3);
         come += bytes;
@@ -303,7 +305,8 @@ static void a_bulk_payload_leaves_in_parts_and_each_is_acknowledged(void **state
         assert_false(bulk);
         unit_ok(wire_frame_decode(&f, WIRE_REPLY, message, count, NULL, &err), &err);
         assert_int_equal(f.kind, WIRE_ACK);
-        assert_int_equal(f.u.ack, come);
+        assert_int_equal(f.u.ack.bytes, come);
+        assert_int_equal(f.u.ack.stamp_us, (100 + part) * 1000);
         assert_int_equal(wire_channel_receive(e.agent, 0, message, count, &f, &err), 0);
         assert_int_equal(e.up.acked_bytes, come);
         assert_null(wire_channel_next(e.worker, 0, &count, &bulk));
@@ -336,7 +339,7 @@ static void bulk_waits_for_the_pace_and_only_beats_pass_it(void **state)
     assert_int_equal(f.u.beat, 77);
     assert_int_equal(next_kind(e.agent, &f), WIRE_NOTHING);
 
-    wire_pace_acked(&e.up, 1, WIRE_PART_BYTES); /* of another stream, say */
+    wire_pace_acked(&e.up, 1, WIRE_PART_BYTES, 0); /* of another stream, say */
     e.up.credit_bytes = 2 * WIRE_PART_BYTES;
     assert_int_equal(next_kind(e.agent, &f), WIRE_MORE);
     assert_int_equal(next_kind(e.agent, &f), WIRE_NOTHING);
@@ -479,6 +482,37 @@ static void signs_of_life_may_come_between_parts(void **state)
     ends_close(&e);
 }
 
+/* Goal:   parts that only the pace's clock holds say when they are due, and leave then.
+ * Method: an estimate of 10 ms a part; two may always be on their way. */
+static void bulk_that_the_clock_holds_is_due_later(void **state)
+{
+    struct wire_frame f = forward(4 * WIRE_PART_BYTES, true);
+    struct ends       e;
+    const uint8_t    *message;
+    size_t            count;
+    bool              bulk;
+    double            due_ms;
+
+    (void)state;
+    ends_open(&e);
+    e.up.clocked = true;
+    e.up.rate_bytes_per_ms = WIRE_PART_BYTES / 10.0;
+    assert_true(isinf(wire_channel_due_ms(e.agent)));
+    send_frame(e.agent, &f, true);
+    assert_true(wire_channel_due_ms(e.agent) <= 1000);
+    for (int part = 0; part < 2; part++)
+        assert_non_null(wire_channel_next(e.agent, 1000, &count, &bulk));
+    due_ms = wire_channel_due_ms(e.agent);
+    assert_true(due_ms > 1000 && due_ms < 1010);
+    assert_null(wire_channel_next(e.agent, due_ms - 0.1, &count, &bulk));
+    message = wire_channel_next(e.agent, due_ms, &count, &bulk);
+    assert_non_null(message);
+    assert_true(bulk);
+    e.up.credit_bytes = 3 * WIRE_PART_BYTES;
+    assert_true(isinf(wire_channel_due_ms(e.agent)) && wire_channel_pending(e.agent));
+    ends_close(&e);
+}
+
 /* Goal:   a peer that breaks the order of parts, or acknowledges what cannot be, is told what
  *         it did. */
 static void a_peer_that_breaks_the_order_is_refused(void **state)
@@ -510,19 +544,19 @@ static void a_peer_that_breaks_the_order_is_refused(void **state)
     unit_refused(wire_channel_receive(e.worker, 0, (const uint8_t *)"\x12", 1, &got, &err),
                  MCP_EFORMAT, &err, "ends inside");
 
-    ack.u.ack = 1;
+    ack.u.ack.bytes = 1;
     unit_refused(receive_raw(e.agent, false, &ack, &got, &err), MCP_ERANGE, &err,
                  "1 bytes acknowledged, 0 were sent");
     f = forward(50, true);
     send_frame(e.agent, &f, false);
     assert_int_equal(next_kind(e.agent, &f), WIRE_FORWARD);
-    ack.u.ack = 51;
+    ack.u.ack.bytes = 51;
     unit_refused(receive_raw(e.agent, false, &ack, &got, &err), MCP_ERANGE, &err,
                  "51 bytes acknowledged, 50 were sent");
-    ack.u.ack = 40;
+    ack.u.ack.bytes = 40;
     assert_int_equal(receive_raw(e.agent, false, &ack, &got, &err), 0);
     assert_int_equal(receive_raw(e.agent, false, &ack, &got, &err), 0);
-    ack.u.ack = 39;
+    ack.u.ack.bytes = 39;
     unit_refused(receive_raw(e.agent, false, &ack, &got, &err), MCP_ERANGE, &err,
                  "39 bytes acknowledged after 40");
     assert_int_equal(e.up.acked_bytes, 40);
@@ -594,11 +628,11 @@ static void a_stream_that_ends_gives_its_credit_back(void **state)
     send_frame(e.agent, &f, true);
     send_frame(e.agent, &f, true);
     assert_int_equal(next_kind(e.agent, &f), WIRE_FORWARD);
-    assert_false(wire_pace_may_send(&e.up, WIRE_PART_BYTES));
+    assert_false(wire_pace_may_send(&e.up, 0, WIRE_PART_BYTES));
     wire_channel_free(e.agent);
     e.agent = NULL;
     assert_int_equal(releases, 2);
-    assert_true(wire_pace_may_send(&e.up, WIRE_PART_BYTES));
+    assert_true(wire_pace_may_send(&e.up, 0, WIRE_PART_BYTES));
     ends_close(&e);
 }
 
@@ -666,6 +700,7 @@ int main(void)
         cmocka_unit_test(a_payload_of_one_message_is_not_copied),
         cmocka_unit_test(a_beat_is_echoed_before_what_waits),
         cmocka_unit_test(signs_of_life_may_come_between_parts),
+        cmocka_unit_test(bulk_that_the_clock_holds_is_due_later),
         cmocka_unit_test(a_peer_that_breaks_the_order_is_refused),
         cmocka_unit_test(a_payload_above_the_limit_is_not_queued),
         cmocka_unit_test(memory_grows_with_what_arrives_and_goes_back),

@@ -135,7 +135,9 @@ static const struct wire_field state_fields[] = {
 static const struct wire_field nothing_fields[] = { [0] = { .type = WIRE_FIELD_NONE } };
 
 static const struct wire_field beat_fields[] = { [1] = U64(beat, "stamp") };
-static const struct wire_field ack_fields[] = { [1] = U64(ack, "bytes") };
+static const struct wire_field ack_fields[] = {
+    [1] = U64(ack.bytes, "bytes"), [2] = U64(ack.stamp_us, "stamp_us")
+};
 static const struct wire_field draining_fields[] = { [1] = U32(draining_within_ms, "within_ms") };
 
 /* Numbers in the oneof of ExecuteRequest and ExecuteReply; 0 = does not go that way. */

@@ -158,8 +158,11 @@ struct wire_frame {
         struct wire_export export;
         struct wire_state state; /* WIRE_IMPORT, WIRE_STATE */
         uint64_t          beat;  /* stamp */
-        uint64_t          ack;   /* bytes */
-        uint32_t          draining_within_ms;
+        struct {
+            uint64_t bytes;
+            uint64_t stamp_us; /* 0: none */
+        } ack;
+        uint32_t draining_within_ms;
     } u;
 };
 

@@ -294,7 +294,10 @@ static inline void made_frame(struct wire_frame *f, enum wire_kind kind, uint64_
         made_payload(&f->u.state.block, seed, false);
         break;
     case WIRE_BEAT: f->u.beat = made_number(seed, 64); break;
-    case WIRE_ACK: f->u.ack = made_number(seed, 64); break;
+    case WIRE_ACK:
+        f->u.ack.bytes = made_number(seed, 64);
+        f->u.ack.stamp_us = made_number(seed, 64);
+        break;
     case WIRE_DRAINING: f->u.draining_within_ms = made_u32(seed); break;
     default: break;
     }
@@ -424,7 +427,10 @@ static inline ProtobufCMessage *oracle_frame(const struct wire_frame *f,
         oracle_payload(m, &f->u.state.block, false);
         break;
     case WIRE_BEAT: oracle_number(m, "stamp", f->u.beat); break;
-    case WIRE_ACK: oracle_number(m, "bytes", f->u.ack); break;
+    case WIRE_ACK:
+        oracle_number(m, "bytes", f->u.ack.bytes);
+        oracle_number(m, "stamp_us", f->u.ack.stamp_us);
+        break;
     case WIRE_DRAINING: oracle_number(m, "within_ms", f->u.draining_within_ms); break;
     default: break;
     }

@@ -17,6 +17,13 @@
  * minimum, or a link whose delay jitters by more than a quarter would starve: each round would
  * find a lower rate and allow less.
  *
+ * Both are taken from when parts came to the peer, not from when their acknowledgements came to
+ * us.  But the credit must last until these have come, so what the quickest of a round waited is
+ * added; not in PROBE, or the two ends, which wait for each other's queues, would never empty one.
+ *
+ * The credit bounds the queue and a clock the bursts: parts leave at the rate times a gain.  It is
+ * above 1 so that the rate can grow, and does not hold parts that no burst can be made of.
+ *
  * What lies before a part explains how long it takes: max(RTT, bytes / rate).  If every part
  * of two periods takes much longer, the link has become slower or the path longer.  Then the
  * rate begins anew from what the last period delivered (unless the application had little to
@@ -26,18 +33,31 @@
  * SPDX-License-Identifier: MIT */
 #include "wire/pace.h"
 
+#include "wire/lag.h"
+#include "wire/window.h"
+
 #include <math.h>
 #include <mcp/error.h>
 #include <stddef.h>
 #include <stdlib.h>
 
-#define START_GAIN   2.0
-#define STEADY_GAIN  1.2
-#define GROWING_GAIN 1.5
-#define PROBE_GAIN   0.75
+/* What may be unacknowledged, of the product of rate and RTT, and how fast parts leave, of the
+ * rate.  START doubles only if the last of a round leave early enough: 2 / ln 2, as in BBR. */
+struct gain {
+    double credit, clock;
+};
+
+static const struct gain START_GAIN = { 2.0, 2.9 };
+static const struct gain START_LIMITED_GAIN = { 2.0, 1.25 }; /* little to send: nothing doubles */
+static const struct gain STEADY_GAIN = { 1.2, 1.25 };
+static const struct gain GROWING_GAIN = { 1.5, 2.0 };
+static const struct gain PROBE_GAIN = { 0.75, 1.25 };
+
+#define BURST_MS     2.0  /* of parts that the clock was late for: a timer's grain, and some */
+#define WAIT_MOST_MS 10.0 /* or an RTT; a longer wait for acknowledgements is not made up for */
 
 #define START_GROWTH      1.25 /* a round's rate over the best so far, to go on doubling */
-#define RTT_HOLDS_MS      10000.0
+#define RTT_HOLDS_MS      WIRE_LOW_HOLDS_MS
 #define RTT_DOUBTFUL_MS   1000.0 /* when the rate has doubled or halved since */
 #define RATE_GROWS        1.1    /* in one round */
 #define PERIOD_MS         20.0   /* of the watch on delays, at least; and an RTT */
@@ -49,7 +69,6 @@
 
 enum {
     START_FLAT_ROUNDS = 3,
-    RATE_ROUNDS = 10,
     SLOW_PERIODS = 2,
 };
 
@@ -60,7 +79,7 @@ struct part {
     uint64_t end;      /* sent bytes up to and with it */
     uint64_t flight;   /* unacknowledged bytes up to and with it */
     uint64_t acked;    /* bytes acknowledged before the burst of acknowledgements */
-    double   acked_ms; /* that came then, or before the link was idle until then */
+    double   acked_ms; /* that came then (peer's clock), or before the link was idle until then */
     double   sent_ms;
     bool     limited;
 };
@@ -73,21 +92,26 @@ struct wire_pace_state {
     uint64_t    acked;     /* what the next part will note */
     double      acked_ms;
 
+    struct wire_lag lag;
+    double          wait_ms;      /* of the quickest acknowledgement of the last round, */
+    double          wait_next_ms; /* and of this one */
+
+    double   clock_gain;    /* of the rate's estimate */
+    double   free_ms;       /* when the clock lets the next part go */
+    bool     held;          /* only the clock has held one since the last one left */
     uint64_t limited_until; /* parts sent before so much was acknowledged are limited */
-    double   room_ms;       /* since when a part could leave; INFINITY: none can */
+    double   room_ms;       /* since when the credit has room for a part; INFINITY: none */
 
-    double   rates[RATE_ROUNDS]; /* best of each round, the current one at [round] */
-    unsigned round;
-    uint64_t round_sent;   /* a part that is sent beyond this ends the round */
-    bool     round_counts; /* it had a part that was not limited */
-    double   start_rate;   /* best of START so far */
-    unsigned start_flat;   /* rounds without growth */
+    struct wire_best rates;
+    uint64_t         round_sent;   /* a part that is sent beyond this ends the round */
+    bool             round_counts; /* it had a part that was not limited */
+    double           start_rate;   /* best of START so far */
+    unsigned         start_flat;   /* rounds without growth */
 
-    double rtt_ms;    /* of a part without a queue; START: the smallest yet; 0: none yet */
-    double rtt_at_ms; /* when PROBE measured it, */
-    double rtt_rate;  /* and the rate's estimate then */
-    double min_ms[2]; /* smallest RTT of this and of the last ten seconds, for rtt_min_ms */
-    double min_at_ms; /* when these ten began */
+    double          rtt_ms;    /* of a part without a queue; START: the smallest yet; 0: none yet */
+    double          rtt_at_ms; /* when PROBE measured it, */
+    double          rtt_rate;  /* and the rate's estimate then */
+    struct wire_low rtt_low;   /* for rtt_min_ms */
 
     double   period_ms;    /* when the period began */
     uint64_t period_acked; /* acknowledged by then */
@@ -112,42 +136,30 @@ static uint64_t unacked(const struct wire_pace *p)
 
 static void rtt_note(struct wire_pace *p, double now_ms, double rtt_ms)
 {
-    struct wire_pace_state *s = p->state;
-
-    if (now_ms - s->min_at_ms > RTT_HOLDS_MS) {
-        s->min_ms[1] = now_ms - s->min_at_ms > 2 * RTT_HOLDS_MS ? INFINITY : s->min_ms[0];
-        s->min_ms[0] = INFINITY;
-        s->min_at_ms = now_ms;
-    }
-    s->min_ms[0] = fmin(s->min_ms[0], rtt_ms);
-    p->rtt_min_ms = fmin(s->min_ms[0], s->min_ms[1]);
-}
-
-static void rate_update(struct wire_pace *p)
-{
-    p->rate_bytes_per_ms = 0;
-    for (size_t i = 0; i < RATE_ROUNDS; i++)
-        p->rate_bytes_per_ms = fmax(p->rate_bytes_per_ms, p->state->rates[i]);
+    wire_low_note(&p->state->rtt_low, now_ms, rtt_ms);
+    p->rtt_min_ms = wire_low_value(&p->state->rtt_low);
 }
 
 static void rate_restart(struct wire_pace *p, double rate)
 {
-    for (size_t i = 0; i < RATE_ROUNDS; i++)
-        p->state->rates[i] = 0;
-    p->state->rates[p->state->round] = rate;
-    rate_update(p);
+    wire_best_restart(&p->state->rates, rate);
+    p->rate_bytes_per_ms = rate;
 }
 
 /* In whole parts, as a fraction of one could never leave.  PROBE rounds down; else a quarter of
  * a part is not worth one, but 0.4 is: two parts in flight must be able to become three. */
-static void credit_set(struct wire_pace *p, double gain)
+static void gain_set(struct wire_pace *p, struct gain gain)
 {
-    double parts = gain * p->rate_bytes_per_ms * p->state->rtt_ms / WIRE_PART_BYTES;
-    double credit = (gain < 1 ? floor(parts) : ceil(parts - 0.25)) * WIRE_PART_BYTES;
+    struct wire_pace_state *s = p->state;
+    const bool              drain = gain.credit < 1;
+    const double            wait_ms = drain ? 0 : fmin(s->wait_ms, fmax(s->rtt_ms, WAIT_MOST_MS));
+    const double            parts = p->rate_bytes_per_ms * (gain.credit * s->rtt_ms + wait_ms) /
+                         WIRE_PART_BYTES;
+    const double credit = (drain ? floor(parts) : ceil(parts - 0.25)) * WIRE_PART_BYTES;
+    const double least = drain ? WIRE_PART_BYTES : WIRE_CREDIT_MIN;
 
-    if (gain > 1)
-        credit = fmax(credit, WIRE_CREDIT_MIN);
-    p->credit_bytes = (uint64_t)fmin(credit, WIRE_CREDIT_MAX);
+    p->credit_bytes = (uint64_t)fmin(fmax(credit, least), WIRE_CREDIT_MAX);
+    s->clock_gain = gain.clock;
 }
 
 /* A part that is acknowledged later than this was held up by more than what lay before it. */
@@ -156,14 +168,6 @@ static double late_ms(const struct wire_pace *p, uint64_t flight)
     double explained = fmax(p->state->rtt_ms, (double)flight / p->rate_bytes_per_ms);
 
     return DELAY_TOLERANCE * explained + DELAY_SLACK_MS;
-}
-
-/* The link gives more than it did a round ago. */
-static bool growing(const struct wire_pace *p)
-{
-    const struct wire_pace_state *s = p->state;
-
-    return s->rates[s->round] > RATE_GROWS * s->rates[(s->round + RATE_ROUNDS - 1) % RATE_ROUNDS];
 }
 
 /* A part's RTT includes its own transmission: another rate puts it in doubt. */
@@ -201,7 +205,7 @@ static void probe_enter(struct wire_pace *p, double rate_before)
     s->probe_sum_ms = 0;
     s->probe_min_ms = INFINITY;
     s->rate_before = rate_before;
-    credit_set(p, PROBE_GAIN);
+    gain_set(p, PROBE_GAIN);
 }
 
 /* A round has passed in START: has the rate grown? */
@@ -239,7 +243,7 @@ static void steady_part(struct wire_pace *p, double now_ms, double rtt_ms, const
     if (!rtt_holds(p, now_ms))
         probe_enter(p, before);
     else
-        credit_set(p, growing(p) ? GROWING_GAIN : STEADY_GAIN);
+        gain_set(p, wire_best_grows(&s->rates, RATE_GROWS) ? GROWING_GAIN : STEADY_GAIN);
 }
 
 /* A part that was sent in PROBE has come through. */
@@ -267,7 +271,7 @@ static void probe_part(struct wire_pace *p, double now_ms, double rtt_ms, uint64
         probe_enter(p, s->rate_before); /* the queue may not be empty yet */
     } else {
         steady_enter(p, now_ms);
-        credit_set(p, STEADY_GAIN);
+        gain_set(p, STEADY_GAIN);
     }
 }
 
@@ -279,20 +283,21 @@ static void round_end(struct wire_pace *p)
     struct wire_pace_state *s = p->state;
 
     s->round_sent = p->sent_bytes;
+    s->wait_ms = s->wait_next_ms;
+    s->wait_next_ms = INFINITY;
     if (!s->round_counts)
         return;
     s->round_counts = false;
-    s->round = (s->round + 1) % RATE_ROUNDS;
-    s->rates[s->round] = 0;
+    wire_best_round(&s->rates);
     if (s->phase == START)
         start_round(p);
 }
 
 /* The rate that an acknowledged part shows. */
-static void rate_sample(struct wire_pace *p, double now_ms, const struct part *part)
+static void rate_sample(struct wire_pace *p, double at_ms, const struct part *part)
 {
     struct wire_pace_state *s = p->state;
-    const double            took_ms = now_ms - part->acked_ms;
+    const double            took_ms = at_ms - part->acked_ms;
     const uint64_t          bytes = s->acked - part->acked;
     double                  rate;
 
@@ -304,25 +309,28 @@ static void rate_sample(struct wire_pace *p, double now_ms, const struct part *p
     if (part->limited && rate < p->rate_bytes_per_ms)
         return;
     s->round_counts = true;
-    s->rates[s->round] = fmax(s->rates[s->round], rate);
-    rate_update(p);
+    wire_best_note(&s->rates, rate);
+    p->rate_bytes_per_ms = wire_best_value(&s->rates);
 }
 
-static void part_acked(struct wire_pace *p, double now_ms, const struct part *part)
+/* It came to the peer at at_ms of its clock, which was own_ms at most by ours. */
+static void part_acked(struct wire_pace *p, double now_ms, double at_ms, const struct part *part)
 {
     struct wire_pace_state *s = p->state;
-    const double            rtt_ms = fmax(now_ms - part->sent_ms, INTERVAL_LEAST_MS);
+    const double            own_ms = wire_lag_own_ms(&s->lag, at_ms);
+    const double            rtt_ms = fmax(own_ms - part->sent_ms, INTERVAL_LEAST_MS);
 
+    s->wait_next_ms = fmin(s->wait_next_ms, now_ms - own_ms);
     rtt_note(p, now_ms, rtt_ms);
     if (s->phase == PROBE && part->end <= s->probe_sent)
         return; /* still of the time before */
     if (s->phase == START && (s->rtt_ms <= 0 || rtt_ms < s->rtt_ms))
         s->rtt_ms = rtt_ms;
-    rate_sample(p, now_ms, part);
+    rate_sample(p, at_ms, part);
     switch (s->phase) {
     case START:
         if (s->start_rate > 0) /* a round has passed */
-            credit_set(p, START_GAIN);
+            gain_set(p, part->limited ? START_LIMITED_GAIN : START_GAIN);
         break;
     case STEADY: steady_part(p, now_ms, rtt_ms, part); break;
     case PROBE:
@@ -349,7 +357,7 @@ static bool parts_pop(struct wire_pace *p, struct part *last)
     return any;
 }
 
-/* Is there room now for a part, and since when? */
+/* Has the credit room for a part, and since when? */
 static void room_note(struct wire_pace *p, double now_ms)
 {
     if (unacked(p) + WIRE_PART_BYTES > p->credit_bytes)
@@ -367,8 +375,10 @@ int wire_pace_init(struct wire_pace *p)
     *p = (struct wire_pace){ .credit_bytes = WIRE_CREDIT_FIRST, .state = s };
     if (s == NULL)
         return MCP_ENOMEM;
-    s->room_ms = INFINITY;
-    s->min_ms[0] = s->min_ms[1] = INFINITY;
+    s->room_ms = s->wait_next_ms = INFINITY;
+    s->clock_gain = START_GAIN.clock;
+    wire_lag_init(&s->lag);
+    wire_low_init(&s->rtt_low);
     return MCP_OK;
 }
 
@@ -378,11 +388,35 @@ void wire_pace_fini(struct wire_pace *p)
     *p = (struct wire_pace){ 0 };
 }
 
-bool wire_pace_may_send(const struct wire_pace *p, uint64_t bytes)
+double wire_pace_due_ms(const struct wire_pace *p, uint64_t bytes)
 {
-    uint64_t flight = unacked(p);
+    const uint64_t flight = unacked(p), most = flight + bytes;
 
-    return flight == 0 || flight + bytes <= p->credit_bytes;
+    if (flight == 0)
+        return -INFINITY;
+    if (most > p->credit_bytes)
+        return INFINITY;
+    return p->clocked && most > WIRE_CREDIT_MIN ? p->state->free_ms : -INFINITY;
+}
+
+bool wire_pace_may_send(struct wire_pace *p, double now_ms, uint64_t bytes)
+{
+    const double due_ms = wire_pace_due_ms(p, bytes);
+
+    if (due_ms <= now_ms)
+        return true;
+    p->state->held = p->state->held || due_ms < INFINITY;
+    return false;
+}
+
+/* The next part may leave when these bytes have, at the clock's rate. */
+static void clock_advance(struct wire_pace *p, double now_ms, uint64_t bytes)
+{
+    struct wire_pace_state *s = p->state;
+
+    if (p->rate_bytes_per_ms > 0)
+        s->free_ms = fmin(fmax(s->free_ms, now_ms - BURST_MS), now_ms) +
+                     (double)bytes / (s->clock_gain * p->rate_bytes_per_ms);
 }
 
 void wire_pace_sent(struct wire_pace *p, double now_ms, uint64_t bytes)
@@ -391,12 +425,14 @@ void wire_pace_sent(struct wire_pace *p, double now_ms, uint64_t bytes)
     const uint64_t          before = unacked(p);
     struct part            *part;
 
-    if (now_ms - s->room_ms > ROOM_UNUSED_MS)
+    if (!s->held && now_ms - s->room_ms > ROOM_UNUSED_MS)
         s->limited_until = p->acked_bytes + before + 1;
+    s->held = false;
     if (before == 0) {
         s->acked = p->acked_bytes;
-        s->acked_ms = now_ms;
+        s->acked_ms = wire_lag_peer_ms(&s->lag, now_ms);
     }
+    clock_advance(p, now_ms, bytes);
     p->sent_bytes += bytes;
     if (s->count == WIRE_PACE_SENT_MAX) {
         part = &s->parts[(s->first + s->count - 1) % WIRE_PACE_SENT_MAX];
@@ -416,19 +452,20 @@ void wire_pace_sent(struct wire_pace *p, double now_ms, uint64_t bytes)
     room_note(p, now_ms);
 }
 
-void wire_pace_acked(struct wire_pace *p, double now_ms, uint64_t bytes)
+void wire_pace_acked(struct wire_pace *p, double now_ms, uint64_t bytes, uint64_t stamp_us)
 {
     struct wire_pace_state *s = p->state;
+    const double            at_ms = wire_lag_at_ms(&s->lag, now_ms, stamp_us);
     struct part             last = { 0 };
 
     bytes = bytes < unacked(p) ? bytes : unacked(p);
-    if (now_ms - s->acked_ms > INTERVAL_LEAST_MS) {
+    if (fabs(at_ms - s->acked_ms) > INTERVAL_LEAST_MS) { /* a lying stamp may go back */
         s->acked = p->acked_bytes;
-        s->acked_ms = now_ms;
+        s->acked_ms = at_ms;
     }
     p->acked_bytes += bytes;
     if (parts_pop(p, &last))
-        part_acked(p, now_ms, &last);
+        part_acked(p, now_ms, at_ms, &last);
     room_note(p, now_ms);
 }
 

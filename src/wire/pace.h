@@ -7,6 +7,12 @@
  * BBR (Cardwell et al. 2016) in small: the largest delivery rate of the last rounds times the
  * round trip without a queue; until the rate has stopped growing the credit doubles every round.
  *
+ * Where bulk goes both ways, acknowledgements wait behind it.  Their stamps tell for how long
+ * (wire/lag.h), so that the other direction's queue is not taken for this link's product; and
+ * parts leave no closer together than the rate allows, or the acknowledgements that came together
+ * would send a burst, behind which the peer's would come together, and so on.  That takes a timer,
+ * so it is for owners who have one (`clocked`).
+ *
  * Sans-IO: the caller gives the time.  One thread.
  *
  * SPDX-License-Identifier: MIT */
@@ -29,6 +35,7 @@ struct wire_pace {
     uint64_t credit_bytes;            /* most unacknowledged */
     double   rate_bytes_per_ms;       /* windowed maximum */
     double   rtt_min_ms;              /* smallest of the last 10 to 20 s; 0 = not known yet */
+    bool     clocked;                 /* set by who asks wire_pace_due_ms(): parts are spaced */
     /* The rest is src/wire/pace.c's: samples in flight, windows, start-up state. */
     struct wire_pace_state *state; /* owned */
 };
@@ -38,10 +45,14 @@ int  wire_pace_init(struct wire_pace *p);
 void wire_pace_fini(struct wire_pace *p);
 
 /* May a part of this size leave now?  Always true when nothing is unacknowledged. */
-bool wire_pace_may_send(const struct wire_pace *p, uint64_t bytes);
-void wire_pace_sent(struct wire_pace *p, double now_ms, uint64_t bytes);
-/* So many further bytes were acknowledged.  More than was sent is ignored (a peer's lie). */
-void wire_pace_acked(struct wire_pace *p, double now_ms, uint64_t bytes);
+bool wire_pace_may_send(struct wire_pace *p, double now_ms, uint64_t bytes);
+/* When it may, if no acknowledgement comes; INFINITY: then it may not. */
+double wire_pace_due_ms(const struct wire_pace *p, uint64_t bytes);
+void   wire_pace_sent(struct wire_pace *p, double now_ms, uint64_t bytes);
+/* So many further bytes were acknowledged; they came at `stamp_us` by the peer's clock, of any
+ * epoch (0: it did not say).  More than was sent is ignored, as a peer's lie.  A false stamp gives
+ * a false credit, between a part and WIRE_CREDIT_MAX. */
+void wire_pace_acked(struct wire_pace *p, double now_ms, uint64_t bytes, uint64_t stamp_us);
 /* Bytes of a stream that ended unacknowledged: they count no longer. */
 void wire_pace_forget(struct wire_pace *p, uint64_t bytes);
 /* A round trip measured elsewhere (a Beat, a Probe). */

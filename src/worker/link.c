@@ -3,14 +3,26 @@
  * SPDX-License-Identifier: MIT */
 #include "worker/link.h"
 
+#include "base/clock.h"
+
+#include <stddef.h>
 #include <stdlib.h>
 
 static void release(void *data)
 {
     struct worker_link *link = data;
 
+    net_timer_cancel(&link->timer);
     wire_pace_fini(&link->pace);
     free(link);
+}
+
+static void pace_due(struct net_timer *timer)
+{
+    struct worker_link *link = (struct worker_link *)(void *)((char *)timer -
+                                                              offsetof(struct worker_link, timer));
+
+    worker_link_pump(link, base_clock_ms());
 }
 
 struct worker_link *worker_link_of(struct net_conn *conn)
@@ -24,8 +36,11 @@ struct worker_link *worker_link_of(struct net_conn *conn)
         free(link);
         link = NULL;
     }
-    if (link != NULL)
+    if (link != NULL) {
+        link->pace.clocked = true;
+        link->timer.run = pace_due;
         net_conn_set_data(conn, link, release);
+    }
     return link;
 }
 

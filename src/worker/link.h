@@ -13,6 +13,7 @@
 
 struct worker_link {
     struct wire_pace      pace;
+    struct net_timer      timer; /* until bulk that waits is due */
     struct worker_stream *blocked, *blocked_tail;
 };
 

@@ -8,6 +8,7 @@
 #include "worker/link.h"
 
 #include <inttypes.h>
+#include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <time.h>
@@ -236,7 +237,8 @@ static bool send_next(struct worker_stream *s, double now_ms)
 
 void worker_stream_pump(struct worker_stream *s, double now_ms)
 {
-    bool pending;
+    double due_ms;
+    bool   pending;
 
     if (s->finished || s->channel == NULL)
         return;
@@ -248,6 +250,9 @@ void worker_stream_pump(struct worker_stream *s, double now_ms)
     if (!pending)
         s->progress_ms = now_ms;
     worker_link_block(s, pending);
+    due_ms = wire_channel_due_ms(s->channel);
+    if (due_ms > now_ms && due_ms < INFINITY)
+        net_timer_set(&s->link->timer, s->call.loop, due_ms);
     if (!pending && s->finishing)
         finish(s, &s->final);
 }
