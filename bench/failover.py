@@ -54,7 +54,7 @@ class Answer:
         self.process = subprocess.Popen(
             [common.cluster.mcp_program(), "run", "-m", args.model, "--raw", "-f", prompt, "-n",
              str(TOKENS), "--temp", "0", "--ignore-eos", "-t", "1", "--keys", str(keys), "--cuts",
-             args.cuts, "--codec", args.codec, *workers],
+             args.cuts, "--codec", args.codec, "--spec", "none", *workers],
             stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=self.log,
             env=common.cluster.clean_environment())
         self.began = time.monotonic()

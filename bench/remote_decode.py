@@ -35,7 +35,7 @@ def run_both(args, keys, rtt, mbit):
             common.rpc_server(threads=1) as server, \
             common.cluster.Link(server.port, rtt, mbit) as there, \
             common.Chat(args.model, keys, "--worker", here.endpoint, "--cuts", args.cuts,
-                        "--codec", args.codec, "-n", TOKENS, "-c", 512) as chat:
+                        "--codec", args.codec, "--spec", "none", "-n", TOKENS, "-c", 512) as chat:
         chat.turn("Hello")
         return common.in_turns(
             args.rounds, lambda: chat.turn("Hello"),

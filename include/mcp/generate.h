@@ -25,7 +25,7 @@ extern "C" {
 
 typedef struct mcp_session mcp_session;
 
-enum { MCP_CUTS_MAX = 255 };
+enum { MCP_CUTS_MAX = 255, MCP_SPEC_DEPTH_MAX = 62 };
 
 /* Where layers [first, last) of a session run. */
 typedef struct {
@@ -38,6 +38,17 @@ typedef enum {
     MCP_QOS_REALTIME = 1, /* needs a token that grants it */
     MCP_QOS_BATCH = 2,
 } mcp_qos;
+
+/* Guesses of the next tokens, computed together with the last one: where a worker is far away, one
+ * round trip then brings several tokens.  The answer is the same with and without, also a sampled
+ * one of a given seed, as far as windows of several sizes give the same bits
+ * (mcp_engine_opts.even_windows; GPUs do not promise it). */
+typedef enum {
+    MCP_SPEC_AUTO = 0, /* all means where stages run on workers; none where all is here */
+    MCP_SPEC_NONE,
+    MCP_SPEC_NGRAM, /* out of the prompt and the answer so far */
+    MCP_SPEC_DRAFT, /* by a draft model */
+} mcp_spec;
 
 /* One of three ways to say what runs where:
  *   cuts on one engine that holds the whole model (the default: no cut);
@@ -67,6 +78,14 @@ typedef struct {
     uint32_t               failover_ms_max; /* longest wait for a worker to come back; 0 = 10000 */
     uint32_t answer_ms_max; /* a worker that is there but sends nothing of an answer for so long
                                is given up; 0 = 120000 */
+    mcp_spec spec;          /* in cloud mode without effect */
+    uint32_t spec_depth;    /* guesses in a window, at most MCP_SPEC_DEPTH_MAX; 0 = choose */
+    uint32_t spec_windows;  /* windows in flight; 0 = choose, 1 = stop and wait */
+    /* For benches: guesses are the answer's true tokens, as an earlier run gave them (borrowed),
+     * each made wrong with probability 1 - spec_synth. */
+    const int32_t *spec_truth;
+    uint32_t       spec_truth_count;
+    float          spec_synth;
 } mcp_session_opts;
 
 #define MCP_SESSION_OPTS_INIT                                                     \
@@ -174,6 +193,10 @@ typedef struct {
     char            codec[16];    /* the one in use; "" when nothing leaves */
     uint32_t        stage_count;  /* of which the first MCP_STAGE_STATS_MAX are told */
     mcp_stage_stats stages[MCP_STAGE_STATS_MAX];
+    uint64_t        drafted;       /* guesses sent to be computed; */
+    uint64_t        drafted_seen;  /* of them compared: not behind a wrong one, */
+    uint64_t        accepted;      /* and right */
+    uint32_t        in_flight_max; /* windows of an answer at once */
 } mcp_session_stats;
 
 MCP_API int mcp_session_get_stats(const mcp_session *session, mcp_session_stats *stats);

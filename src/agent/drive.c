@@ -68,6 +68,25 @@ static void forget_jobs(struct mcp_session *s, const struct session_endpoint *e)
     s->jobs_last = at;
 }
 
+/* Forwards from `pos` on that wait here will not be missed: the endpoint is trimmed to there. */
+static void forget_void_jobs(struct mcp_session *s, const struct session_endpoint *e, uint32_t pos)
+{
+    struct session_job **at = &s->jobs;
+
+    while (*at != NULL) {
+        struct session_job *job = *at;
+
+        if (job->endpoint != e || job->act.kind != PIPE_ACT_FORWARD || job->act.pos < pos) {
+            at = &job->next;
+            continue;
+        }
+        *at = job->next;
+        pipe_block_unref(job->act.block);
+        free(job);
+    }
+    s->jobs_last = at;
+}
+
 void drive_close_endpoint(struct mcp_session *s, struct session_endpoint *e)
 {
     uint64_t out, in;
@@ -497,22 +516,28 @@ static int run_forward(struct mcp_session *s, struct session_job *job, mcp_error
     return rc;
 }
 
-/* Take the next job: the oldest, but decode before another endpoint's prefill or replay. */
+static bool first_of_its_endpoint(const struct mcp_session *s, const struct session_job *job)
+{
+    for (const struct session_job *j = s->jobs; j != job; j = j->next)
+        if (j->endpoint == job->endpoint)
+            return false;
+    return true;
+}
+
+/* Take the next job.  Those of one endpoint keep their order; of several, decode goes before
+ * prefill and replay, and what is furthest on its way before what follows it. */
 static struct session_job *take_job(struct mcp_session *s)
 {
-    struct session_job **at = &s->jobs, *job = s->jobs;
+    struct session_job **at = &s->jobs, *job;
 
     for (struct session_job **other = &s->jobs; *other != NULL; other = &(*other)->next) {
-        bool first = true; /* of its endpoint: jobs of one keep their order */
+        const struct session_job *o = *other, *best = *at;
 
-        for (const struct session_job *j = s->jobs; j != *other; j = j->next)
-            first = first && j->endpoint != (*other)->endpoint;
-        if (first && !(*other)->act.bulk) {
+        if (!o->act.bulk && (best->act.bulk || o->act.pos < best->act.pos) &&
+            first_of_its_endpoint(s, o))
             at = other;
-            job = *other;
-            break;
-        }
     }
+    job = *at;
     *at = job->next;
     if (job->next == NULL)
         s->jobs_last = at;
@@ -536,13 +561,23 @@ static int run_job(struct mcp_session *s, mcp_error *err)
 
 static int output(struct mcp_session *s, const struct pipe_act *act, mcp_error *err)
 {
+    bool in_block = act->block != NULL && act->block->bytes > 0; /* else in s->logits already */
+
     drive_progress(s);
     s->output_number = act->number;
     s->windows++;
-    s->count = s->window_end[act->number % PIPE_WINDOWS_MAX];
-    /* Those of a last stage here are in s->logits already. */
-    if (act->block == NULL || act->block->bytes == 0)
+    if (s->guessing) {
+        s->output.ready = true;
+        s->output.end = s->window_end[act->number % PIPE_WINDOWS_MAX];
+    } else {
+        s->count = s->window_end[act->number % PIPE_WINDOWS_MAX];
+    }
+    if (!in_block)
         return MCP_OK;
+    if (s->guessing) {
+        s->output.rows = pipe_block_ref(act->block);
+        return MCP_OK;
+    }
     return wire_codec_decode(wire_codec_by_id(act->block->codec), s->logits, act->block->data,
                              act->block->bytes, 1, s->model->hp.n_vocab, err);
 }
@@ -582,6 +617,7 @@ static int act_on(struct mcp_session *s, const struct pipe_act *act, double now_
             return MCP_OK;
         if (e->engine == NULL)
             return send_trim(e, act, err);
+        forget_void_jobs(s, e, act->pos);
         return has_jobs(s, e) ? add_job(s, e, act, err)
                               : engine_trim(e->engine, s->seq, act->pos, err);
     case PIPE_ACT_CLOSE:
@@ -598,13 +634,13 @@ static int act_on(struct mcp_session *s, const struct pipe_act *act, double now_
     return MCP_OK;
 }
 
-/* Returns how many things were done. */
+/* Returns how many things were done.  An output that is to be looked at comes first. */
 static int do_acts(struct mcp_session *s, mcp_error *err)
 {
     struct pipe_act act = { 0 };
     int             done = 0;
 
-    while (pipeline_act(s->pipeline, base_clock_ms(), &act)) {
+    while (!s->output.ready && pipeline_act(s->pipeline, base_clock_ms(), &act)) {
         int rc = act_on(s, &act, base_clock_ms(), err);
 
         pipe_block_unref(act.block);
@@ -740,8 +776,8 @@ static void on_mail(struct mcp_session *s, struct mail_event *event, double now_
 
 /* ---- running ------------------------------------------------------------------------------------------------------------ */
 
-/* One round: everything that can be done without waiting, or else a wait. */
-static int turn(struct mcp_session *s, mcp_error *err)
+/* Everything that can be done without waiting, or else a wait. */
+int drive_turn(struct mcp_session *s, mcp_error *err)
 {
     struct mail_event *event;
     bool               starved = false, any = false;
@@ -776,6 +812,7 @@ static int turn(struct mcp_session *s, mcp_error *err)
 static void recover(struct mcp_session *s)
 {
     forget_jobs(s, NULL);
+    drive_taken(s);
     if (s->failed) /* a pipeline that has failed begins anew, or not at all */
         s->count = 0;
     s->failed = false;
@@ -809,7 +846,7 @@ int drive_advance(struct mcp_session *s, const int32_t *tokens, uint32_t count, 
             rc = busy;
         /* Feed the pipeline before waiting for it. */
         if (rc == MCP_OK)
-            rc = busy == MCP_OK ? do_acts(s, err) : turn(s, err);
+            rc = busy == MCP_OK ? do_acts(s, err) : drive_turn(s, err);
         if (rc > 0)
             rc = MCP_OK;
     }
@@ -825,7 +862,7 @@ int drive_trim(struct mcp_session *s, uint32_t pos, mcp_error *err)
 {
     int rc;
 
-    if (pos >= s->count)
+    if (pos >= pipeline_length(s->pipeline))
         return MCP_OK;
     rc = pipeline_trim(s->pipeline, base_clock_ms(), pos, err);
     if (rc == MCP_OK)
@@ -834,4 +871,36 @@ int drive_trim(struct mcp_session *s, uint32_t pos, mcp_error *err)
         return rc;
     s->count = pos;
     return MCP_OK;
+}
+
+/* ---- windows that hold guesses ---------------------------------------------------------------------- */
+
+int drive_send(struct mcp_session *s, const int32_t *tokens, uint32_t count, mcp_error *err)
+{
+    uint32_t end = pipeline_length(s->pipeline) + count;
+    uint64_t number;
+    int      rc;
+
+    /* One row comes by the way of plain decoding. */
+    rc = pipeline_submit(s->pipeline, base_clock_ms(), tokens, count,
+                         count == 1 ? PIPE_WANT_LAST : PIPE_WANT_ALL, &number, err);
+    if (rc < 0)
+        return rc;
+    s->window_end[number % PIPE_WINDOWS_MAX] = end;
+    rc = do_acts(s, err);
+    return rc < 0 ? rc : MCP_OK;
+}
+
+void drive_taken(struct mcp_session *s)
+{
+    pipe_block_unref(s->output.rows);
+    s->output = (struct session_output){ 0 };
+}
+
+void drive_end(struct mcp_session *s, int rc)
+{
+    s->guessing = false;
+    drive_taken(s);
+    if (rc < 0)
+        recover(s);
 }

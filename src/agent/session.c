@@ -3,24 +3,20 @@
  * SPDX-License-Identifier: MIT */
 #include "agent/session.h"
 
+#include "agent/ahead.h"
 #include "agent/digest.h"
-#include "base/clock.h"
 #include "base/fail.h"
-#include "model/sampler.h"
 #include "wire/codec.h"
 
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/random.h>
 
 enum {
-    TOKEN_BYTES = 1024, /* longer pieces are allocated */
     CTX_DEFAULT = 4096,
     CHUNK_DEFAULT = 64, /* the smallest window of the tiled attention class */
     WINDOWS_LOCAL = 1,  /* nothing overlaps when everything is computed by one thread */
-    WINDOWS_REMOTE = 32,
     FAILOVER_MS = 10000,
     ANSWER_MS = 120000,
 };
@@ -277,7 +273,7 @@ static int make_pipeline(struct mcp_session *s, mcp_error *err)
     struct pipeline_stage *stages = calloc(s->stage_count, sizeof(*stages));
     struct pipeline_opts   opts = { .stages = stages,
                                     .count = s->stage_count,
-                                    .windows_max = s->remote != NULL ? WINDOWS_REMOTE
+                                    .windows_max = s->remote != NULL ? SESSION_WINDOWS_REMOTE
                                                                      : WINDOWS_LOCAL };
     int                    rc;
 
@@ -396,6 +392,8 @@ int session_open(struct mcp_session **out, struct mcp_engine *engine, const mcp_
         rc = make_memory(s, err);
     if (rc == MCP_OK && !s->cloud)
         rc = make_pipeline(s, err);
+    if (rc == MCP_OK && !s->cloud)
+        rc = ahead_new(&s->ahead, s, opts, err);
     for (uint32_t i = 0; i < s->stage_count && rc == MCP_OK; i++)
         if (s->stages[i].engine != NULL)
             rc = engine_trim(s->stages[i].engine, s->seq, 0, err);
@@ -415,6 +413,8 @@ void session_close(struct mcp_session *s)
     if (s->listener.mail != NULL)
         remote_unlisten(s->remote, &s->listener);
     drive_close(s);
+    ahead_free(s->ahead);
+    pipe_block_unref(s->output.rows);
     pipeline_free(s->pipeline);
     mail_unref(s->mail);
     if (s->engine != NULL)
@@ -440,209 +440,6 @@ bool session_cancelled(struct mcp_session *s)
         cancelled = true;
     }
     return cancelled;
-}
-
-/* ---- generating ------------------------------------------------------------------------------------ */
-
-/* Where an answer stands. */
-struct answer {
-    struct mcp_session      *session;
-    const mcp_generate_opts *opts;
-    mcp_token_fn             fn;
-    void                    *ctx;
-    double                   start_ms, last_ms, first_ms;
-    mcp_generate_result      result;
-    mcp_error               *err;
-};
-
-/* Bring the session to exactly `tokens`, computing only what is new.  The last token is
- * always computed: its logits are needed. */
-static int prefill(struct mcp_session *s, const int32_t *tokens, uint32_t count, uint32_t *cached,
-                   mcp_error *err)
-{
-    uint32_t same = 0;
-    int      rc;
-
-    while (same < s->count && same + 1 < count && s->tokens[same] == tokens[same])
-        same++;
-    rc = drive_trim(s, same, err);
-    *cached = same;
-    if (rc == MCP_OK)
-        rc = drive_advance(s, tokens + same, count - same, true, err);
-    return rc;
-}
-
-/* Hand a token's bytes to the callback; *stop tells what it returned. */
-static int deliver(const struct model_vocab *vocab, int32_t token, mcp_token_fn fn, void *ctx,
-                   int *stop, mcp_error *err)
-{
-    char small[TOKEN_BYTES], *bytes = small;
-    int  count = 0;
-
-    if (fn == NULL)
-        return MCP_OK;
-    if (vocab != NULL) {
-        count = model_vocab_token_bytes(vocab, token, 0, small, sizeof(small), err);
-        if (count > (int)sizeof(small)) {
-            bytes = malloc((size_t)count);
-            if (bytes == NULL)
-                return base_fail(err, MCP_ENOMEM, "token of %d bytes", count);
-            count = model_vocab_token_bytes(vocab, token, 0, bytes, (size_t)count, err);
-        }
-    }
-    if (count >= 0)
-        *stop = fn(token, bytes, (size_t)count, ctx) != 0;
-    if (bytes != small)
-        free(bytes);
-    return count < 0 ? count : MCP_OK;
-}
-
-static uint32_t choose_seed(uint32_t seed)
-{
-    if (seed == MCP_SEED_RANDOM && getrandom(&seed, sizeof(seed), 0) != (ssize_t)sizeof(seed))
-        seed = (uint32_t)(base_clock_ms() * 1e3);
-    return seed;
-}
-
-/* Take one token of the answer: count it, time it, show it.  1: the answer is over. */
-static int take(struct answer *a, int32_t token, bool ends)
-{
-    const struct model_vocab *vocab = model_get_vocab(a->session->model, NULL);
-    mcp_generate_result      *r = &a->result;
-    double                    now = base_clock_ms();
-    int                       stop = 0, rc;
-
-    r->generated_tokens++;
-    if (r->generated_tokens == 1) {
-        a->first_ms = now;
-        r->ttft_ms = now - a->start_ms;
-    } else if (now - a->last_ms > a->session->stall_ms_max) {
-        a->session->stall_ms_max = now - a->last_ms;
-    }
-    a->last_ms = now;
-    r->generate_ms = now - a->first_ms;
-    if (ends) {
-        r->stop = MCP_STOP_END;
-        r->generated_tokens--; /* not part of the text */
-        return 1;
-    }
-    rc = deliver(vocab, token, a->fn, a->ctx, &stop, a->err);
-    if (rc < 0)
-        return rc;
-    if (stop) {
-        r->stop = MCP_STOP_CALLBACK;
-        return 1;
-    }
-    if (r->generated_tokens == a->opts->max_tokens) {
-        r->stop = MCP_STOP_LENGTH;
-        return 1;
-    }
-    return 0;
-}
-
-static int generate(struct answer *a, struct model_sampler *sampler)
-{
-    struct mcp_session       *s = a->session;
-    const struct model_vocab *vocab = model_get_vocab(s->model, NULL);
-    int                       rc = MCP_OK;
-
-    while (rc == MCP_OK) {
-        int32_t token = model_sampler_pick(sampler, s->logits);
-
-        if (token < 0) {
-            rc = base_fail(a->err, MCP_EFORMAT,
-                           "%s: the logits after position %u are not finite numbers: its weights "
-                           "are damaged or overflow",
-                           s->model->info.path, s->count);
-            break;
-        }
-        rc = take(a, token,
-                  !a->opts->ignore_end && vocab != NULL && model_vocab_token_ends(vocab, token));
-        if (rc != MCP_OK)
-            break;
-        if (s->count == s->ctx_tokens) {
-            a->result.stop = MCP_STOP_CONTEXT;
-            break;
-        }
-        rc = drive_advance(s, &token, 1, true, a->err);
-    }
-    return rc < 0 ? rc : MCP_OK;
-}
-
-/* ---- generating in the cloud ------------------------------------------------------------------------- */
-
-static int on_cloud_token(int32_t token, enum wire_stop stop, void *ctx)
-{
-    struct answer *a = ctx;
-    int            rc;
-
-    switch (stop) {
-    case WIRE_STOP_END: return take(a, token, true);
-    case WIRE_STOP_CONTEXT:
-        rc = take(a, token, false);
-        if (rc == 0)
-            a->result.stop = MCP_STOP_CONTEXT;
-        return rc == 0 ? 1 : rc;
-    default: return take(a, token, false);
-    }
-}
-
-static int generate_here(struct answer *a, const int32_t *tokens, uint32_t count)
-{
-    struct mcp_session   *s = a->session;
-    struct model_sampler *sampler = model_sampler_new(a->opts, s->model->hp.n_vocab,
-                                                      a->result.seed);
-    int                   rc;
-
-    if (sampler == NULL)
-        return base_fail(a->err, MCP_ENOMEM, "sampler");
-    rc = prefill(s, tokens, count, &a->result.prompt_cached, a->err);
-    a->result.prompt_ms = base_clock_ms() - a->start_ms;
-    if (rc == MCP_OK && a->opts->max_tokens == 0)
-        a->result.stop = MCP_STOP_LENGTH;
-    else if (rc == MCP_OK)
-        rc = generate(a, sampler);
-    model_sampler_free(sampler);
-    return rc;
-}
-
-int session_generate(struct mcp_session *s, const int32_t *tokens, uint32_t count,
-                     const mcp_generate_opts *opts, mcp_token_fn fn, void *ctx,
-                     mcp_generate_result *result, mcp_error *err)
-{
-    struct answer a = { .session = s,
-                        .opts = opts,
-                        .fn = fn,
-                        .ctx = ctx,
-                        .start_ms = base_clock_ms(),
-                        .result = { .prompt_tokens = count, .seed = choose_seed(opts->seed) },
-                        .err = err };
-    int           rc;
-
-    (void)session_cancelled(s); /* one from before does not count */
-    if (count == 0)
-        return base_fail(err, MCP_ERANGE, "the prompt is empty");
-    if (count > s->ctx_tokens)
-        return base_fail(err, MCP_ERANGE, "the prompt has %u tokens, the context %u; raise -c",
-                         count, s->ctx_tokens);
-    rc = s->cloud ? cloud_generate(s, tokens, count, opts, a.result.seed, &a.result.prompt_cached,
-                                   on_cloud_token, &a, err)
-                  : generate_here(&a, tokens, count);
-    if (s->cloud)
-        a.result.prompt_ms = a.result.generated_tokens > 0 ? a.result.ttft_ms
-                                                           : base_clock_ms() - a.start_ms;
-    if (rc == MCP_ECANCELED) {
-        a.result.stop = MCP_STOP_CANCEL;
-        rc = MCP_OK;
-    }
-    if (a.result.prompt_ms > 0.0)
-        a.result.prompt_per_second = (count - a.result.prompt_cached) * 1e3 / a.result.prompt_ms;
-    if (a.result.generated_tokens > 1 && a.result.generate_ms > 0.0)
-        a.result.predicted_per_second = (a.result.generated_tokens - 1) * 1e3 /
-                                        a.result.generate_ms;
-    if (result != NULL)
-        *result = a.result;
-    return rc;
 }
 
 /* ---- what it took ---------------------------------------------------------------------------------------- */
@@ -681,6 +478,8 @@ void session_stats(const struct mcp_session *s, mcp_session_stats *stats)
     stats->failovers = s->cloud_failovers;
     stats->stall_ms_max = s->stall_ms_max;
     snprintf(stats->codec, sizeof(stats->codec), "%s", s->codec_name);
+    if (s->ahead != NULL)
+        ahead_stats(s->ahead, stats);
     stats->stage_count = s->stage_count;
     for (uint32_t i = 0; i < s->stage_count; i++) {
         struct pipeline_stage_stats p = { 0 };

@@ -1,7 +1,8 @@
 /* agent/session.h - one conversation: its tokens, its pipeline, its answers.
  *
- * session.c opens and closes it and makes text; drive.c does what the pipeline asks for, here and
- * on workers; cloud.c is the mode in which a worker does everything.  One thread at a time.
+ * session.c opens and closes it; answer.c makes text, ahead.c with guesses of what comes next;
+ * drive.c does what the pipeline asks for, here and on workers; cloud.c is the mode in which a
+ * worker does everything.  One thread at a time.
  *
  * SPDX-License-Identifier: MIT */
 #ifndef AGENT_SESSION_H
@@ -14,7 +15,9 @@
 #include <mcp/generate.h>
 #include <stdatomic.h>
 
-struct model_sampler;
+struct ahead;
+
+enum { SESSION_WINDOWS_REMOTE = 32 /* in flight where workers take part */ };
 
 /* What runs a stage, or did: the pipeline knows it by its number. */
 struct session_endpoint {
@@ -55,6 +58,13 @@ struct session_worker {
     uint32_t losses;     /* since work last came through the pipeline */
 };
 
+/* A window of drive_send() that is out and waits to be looked at. */
+struct session_output {
+    bool               ready;
+    uint32_t           end;  /* positions with it */
+    struct pipe_block *rows; /* (its positions, n_vocab) floats; NULL: one row, in `logits` */
+};
+
 /* tokens[0, count) have been computed by every stage. */
 struct mcp_session {
     const struct mcp_model  *model;
@@ -92,7 +102,10 @@ struct mcp_session {
     bool                     failed;        /* the pipeline has: see PIPE_ACT_FAILED */
     mcp_error                last_loss;     /* why a stage was lost last */
     uint64_t                 output_number; /* highest window that has left the last stage */
-    uint32_t window_end[PIPE_WINDOWS_MAX];  /* positions after window n, at n mod MAX */
+    uint32_t              window_end[PIPE_WINDOWS_MAX]; /* positions after window n, at n mod MAX */
+    bool                  guessing; /* windows may hold guesses: see drive_send() */
+    struct session_output output;
+    struct ahead         *ahead; /* NULL: answers without guesses */
 
     float   *scratch[2]; /* (window_tokens, n_embd): decoded in, to encode out; may be NULL */
     float   *row;        /* (n_embd or n_vocab): to look at what workers sent; may be NULL */
@@ -124,7 +137,20 @@ bool session_cancelled(struct mcp_session *s);
  * s->logits when wanted.  On failure s->count positions remain everywhere. */
 int drive_advance(struct mcp_session *s, const int32_t *tokens, uint32_t count, bool logits,
                   mcp_error *err);
+/* Forget positions from `pos` on, also those in flight. */
 int drive_trim(struct mcp_session *s, uint32_t pos, mcp_error *err);
+
+/* The same step by step, for windows that hold guesses: s->guessing is set.  Each comes out at
+ * s->output, which stops everything until it is taken from there with drive_taken(); the taker
+ * decides which of its positions count, and raises s->count.
+ *
+ * Send a window of at most window_tokens on after what is in flight. */
+int drive_send(struct mcp_session *s, const int32_t *tokens, uint32_t count, mcp_error *err);
+/* One round: do what there is to do, or wait a little. */
+int  drive_turn(struct mcp_session *s, mcp_error *err);
+void drive_taken(struct mcp_session *s);
+/* No more of these.  After a failure (rc < 0) everything stands at s->count. */
+void drive_end(struct mcp_session *s, int rc);
 
 /* A worker that may run the stage now, or -1. */
 int drive_choose(struct mcp_session *s, const struct session_stage *stage, double now_ms);

@@ -654,9 +654,143 @@ static void nothing_but_the_prompt_is_required(void **state)
     engine_close(e);
 }
 
+/* ---- guesses ----------------------------------------------------------------------- */
+
+static struct mcp_session *must_guess(struct mcp_engine *e, mcp_session_opts *o)
+{
+    struct mcp_session *s;
+    mcp_error           err;
+
+    o->spec = MCP_SPEC_NGRAM;
+    unit_ok(session_open(&s, e, o, &err), &err);
+    return s;
+}
+
+/* Goal:   an answer with guesses is the answer without, and leaves the session as that does.
+ * Method: greedy and drawn; guesses by n-gram and out of the answer, of several qualities and
+ *         numbers; cut and whole; each session answers twice. */
+static void guesses_do_not_change_an_answer(void **state)
+{
+    static const float rights[] = { -1.0f, 0.0f, 0.6f, 1.0f };
+    mcp_engine_opts    eo = run_opts();
+    struct mcp_engine *e;
+    uint32_t           cut = 2, accepted = 0;
+
+    (void)state;
+    eo.even_windows = 1;
+    e = run_engine(model, &eo);
+    for (uint32_t i = 0; i < 48; i++) {
+        struct mcp_session *s = must_open(e, 0, NULL, 0);
+        mcp_session_opts    so = MCP_SESSION_OPTS_INIT;
+        mcp_session_stats   stats = { .struct_size = sizeof(stats) };
+        mcp_generate_opts   o = greedy(40);
+        struct answer       a = { 0 }, expected = { 0 };
+
+        if (i % 3 == 1) {
+            o.temperature = 1.0f;
+            o.seed = i;
+        }
+        generate(s, prompt, PROMPT, &o, &expected);
+        session_close(s);
+        so.cuts = &cut;
+        so.cut_count = i % 2;
+        so.spec_depth = i % 7;
+        so.spec_synth = rights[i % UNIT_COUNT(rights)];
+        so.spec_truth = so.spec_synth >= 0.0f ? expected.tokens : NULL;
+        so.spec_truth_count = expected.count;
+        s = must_guess(e, &so);
+        for (int turn = 0; turn < 2; turn++) {
+            generate(s, prompt, PROMPT, &o, &a);
+            same_answer(&a, &expected);
+            assert_int_equal(s->count, PROMPT + 39);
+            assert_memory_equal(s->tokens + PROMPT, expected.tokens, 39 * sizeof(int32_t));
+            run_lengths(e, 0, PROMPT + 39);
+        }
+        session_stats(s, &stats);
+        assert_true(stats.accepted <= stats.drafted_seen && stats.drafted_seen <= stats.drafted);
+        accepted += (uint32_t)stats.accepted;
+        session_close(s);
+    }
+    assert_true(accepted > 200);
+    engine_close(e);
+}
+
+/* Goal:   no guess goes beyond the context or the tokens that were asked for, and one that is
+ *         under way when the callback stops leaves nothing behind. */
+static void guesses_respect_every_end(void **state)
+{
+    mcp_engine_opts     eo = run_opts();
+    struct mcp_engine  *e;
+    struct mcp_session *s;
+    mcp_session_opts    so = MCP_SESSION_OPTS_INIT;
+    mcp_generate_opts   o = greedy(ANSWER_MAX);
+    struct answer       a = { 0 }, expected = { 0 };
+    mcp_session_stats   stats = { .struct_size = sizeof(stats) };
+    uint64_t            drafted;
+
+    (void)state;
+    eo.even_windows = 1;
+    eo.ctx_tokens = PROMPT + 30;
+    e = run_engine(model, &eo);
+    s = must_open(e, 0, NULL, 0);
+    assert_int_equal(generate(s, prompt, PROMPT, &o, &expected).stop, MCP_STOP_CONTEXT);
+    session_close(s);
+    so.spec_truth = expected.tokens;
+    so.spec_truth_count = expected.count;
+    so.spec_synth = 1.0f;
+    so.spec_depth = 9;
+    s = must_guess(e, &so);
+    assert_int_equal(generate(s, prompt, PROMPT, &o, &a).stop, MCP_STOP_CONTEXT);
+    same_answer(&a, &expected);
+    run_lengths(e, 0, PROMPT + 30);
+    for (uint32_t n = 1; n <= 31; n++) {
+        o = greedy(n);
+        session_stats(s, &stats);
+        drafted = stats.drafted;
+        assert_int_equal(generate(s, prompt, PROMPT, &o, &a).generated_tokens, n);
+        session_stats(s, &stats);
+        assert_in_range(stats.drafted - drafted, n / 3, n - 1);
+        assert_memory_equal(a.tokens, expected.tokens, n * sizeof(int32_t));
+        run_lengths(e, 0, PROMPT + n - 1);
+        o = greedy(ANSWER_MAX);
+        a.stop_after = n;
+        assert_int_equal(generate(s, prompt, PROMPT, &o, &a).stop, MCP_STOP_CALLBACK);
+        assert_memory_equal(a.tokens, expected.tokens, n * sizeof(int32_t));
+        run_lengths(e, 0, PROMPT + n - 1);
+        a.stop_after = 0;
+    }
+    session_close(s);
+    engine_close(e);
+}
+
+static void guesses_outside_their_limits_are_refused(void **state)
+{
+    mcp_engine_opts     eo = run_opts();
+    struct mcp_engine  *e = run_engine(model, &eo);
+    mcp_session_opts    o = MCP_SESSION_OPTS_INIT;
+    struct mcp_session *s;
+    mcp_error           err;
+
+    (void)state;
+    o.spec_depth = 63;
+    unit_refused(session_open(&s, e, &o, &err), MCP_ERANGE, &err,
+                 "63 guesses in a window, at most 62");
+    o.spec_depth = 0;
+    o.spec_windows = 33;
+    unit_refused(session_open(&s, e, &o, &err), MCP_ERANGE, &err,
+                 "33 windows in flight, at most 32");
+    o.spec_windows = 0;
+    o.spec = MCP_SPEC_DRAFT;
+    unit_refused(session_open(&s, e, &o, &err), MCP_ENOTSUP, &err, "draft model");
+    engine_close(e);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
+        cmocka_unit_test(guesses_do_not_change_an_answer),
+        cmocka_unit_test(guesses_respect_every_end),
+        cmocka_unit_test(guesses_outside_their_limits_are_refused),
         cmocka_unit_test(cuts_outside_the_model_are_refused),
         cmocka_unit_test(an_engine_of_some_layers_has_no_session),
         cmocka_unit_test(a_new_session_begins_at_zero),

@@ -89,6 +89,11 @@ static void print_stages(const struct cli_place *place)
             cli_bytes_text(out, stats.bytes_out), cli_bytes_text(in, stats.bytes_in),
             stats.codec[0] != '\0' ? stats.codec : "none", stats.failovers, stats.handovers,
             stats.stall_ms_max);
+    if (stats.drafted > 0)
+        fprintf(stderr,
+                "guessed ahead %llu, right %llu of %llu looked at, up to %u windows in flight\n",
+                (unsigned long long)stats.drafted, (unsigned long long)stats.accepted,
+                (unsigned long long)stats.drafted_seen, stats.in_flight_max);
 }
 
 static void print_timings(const struct talk *talk, const mcp_generate_result *r)
@@ -195,6 +200,10 @@ static int print_json(const struct talk *talk, const struct collect *c,
         { "bytes_out", json_integer((json_int_t)stats.bytes_out) },
         { "bytes_in", json_integer((json_int_t)stats.bytes_in) },
         { "windows", json_integer((json_int_t)stats.windows) },
+        { "drafted", json_integer((json_int_t)stats.drafted) },
+        { "drafted_seen", json_integer((json_int_t)stats.drafted_seen) },
+        { "accepted", json_integer((json_int_t)stats.accepted) },
+        { "in_flight_max", json_integer(stats.in_flight_max) },
         { "failovers", json_integer(stats.failovers) },
         { "handovers", json_integer(stats.handovers) },
         { "stall_ms_max", cli_json_real(stats.stall_ms_max) },

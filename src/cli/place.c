@@ -24,6 +24,12 @@ static const struct cli_word qos_words[] = { { "normal", MCP_QOS_NORMAL },
                                              { NULL, 0 } };
 static const struct cli_word fallback_words[] = { { "here", 1 }, { "none", 0 }, { NULL, 0 } };
 
+static const struct cli_word spec_words[] = { { "auto", MCP_SPEC_AUTO },
+                                              { "none", MCP_SPEC_NONE },
+                                              { "ngram", MCP_SPEC_NGRAM },
+                                              { "draft", MCP_SPEC_DRAFT },
+                                              { NULL, 0 } };
+
 #define AT(member) .at = offsetof(struct cli_place_args, member)
 
 const struct cli_option cli_place_options[CLI_PLACE_OPTIONS] = {
@@ -104,6 +110,45 @@ const struct cli_option cli_place_options[CLI_PLACE_OPTIONS] = {
       .min = 1,
       .max = 3600000,
       .help = "a worker that is there but does not answer for so long is given up" },
+    { .name = "spec",
+      .type = CLI_WORD,
+      AT(spec.mode),
+      .value = "",
+      .fallback = "auto",
+      .words = spec_words,
+      .help = "guess tokens ahead, to get several a round trip; the answer stays the same. auto: "
+              "where workers take part and it pays" },
+    { .name = "spec-depth",
+      .type = CLI_INT,
+      AT(spec.depth),
+      .value = "N",
+      .fallback = "0",
+      .min = 0,
+      .max = MCP_SPEC_DEPTH_MAX,
+      .help = "guesses in a window; 0 = chosen as text goes" },
+    { .name = "spec-windows",
+      .type = CLI_INT,
+      AT(spec.windows),
+      .value = "N",
+      .fallback = "0",
+      .min = 0,
+      .max = 32,
+      .help = "windows on their way at once; 1 = stop and wait, 0 = chosen as text goes" },
+    { .name = "spec-synth",
+      .type = CLI_REAL,
+      AT(spec.synth),
+      .value = "P",
+      .fallback = "-1",
+      .min = -1,
+      .max = 1,
+      .help = "for measuring only: guesses are the tokens of --spec-truth, right with probability "
+              "P" },
+    { .name = "spec-truth",
+      .type = CLI_TEXT,
+      AT(spec.truth),
+      .value = "FILE",
+      .help = "for measuring only: token ids that the answer will have, with blanks or commas "
+              "between" },
 };
 
 #undef AT
@@ -328,12 +373,16 @@ int cli_place_open(struct cli_place *place, const mcp_model *model, const struct
     session.mixed_weights = given->mixed;
     session.failover_ms_max = (uint32_t)given->failover_ms;
     session.answer_ms_max = (uint32_t)given->answer_ms;
+    if (cli_spec_set(&session, &given->spec, &place->spec_truth) < 0)
+        return -1;
     switch (place->mode) {
     case CLI_MODE_CLOUD:
         session.cloud = 1;
         session.ctx_tokens = ctx_tokens;
         if (engine->cuts.count > 0)
             cli_note("--cuts has no effect in cloud mode");
+        if (session.spec > MCP_SPEC_NONE)
+            cli_note("--spec has no effect in cloud mode");
         break;
     case CLI_MODE_SPLIT:
         if (open_split(place, model, &session, &opts, &engine->cuts) < 0)
@@ -342,6 +391,7 @@ int cli_place_open(struct cli_place *place, const mcp_model *model, const struct
         session.fallback = given->fallback != 0 ? &fallback : NULL;
         break;
     default:
+        opts.even_windows = session.spec > MCP_SPEC_NONE; /* or guesses would change bits */
         if (open_engine(place, 0, model, opts, 0, 0) < 0)
             return -1;
         session.cuts = engine->cuts.values;
@@ -365,5 +415,6 @@ void cli_place_close(struct cli_place *place)
     mcp_engine_close(place->engines[1]);
     mcp_engine_close(place->engines[0]);
     mcp_remote_close(place->remote);
+    free(place->spec_truth);
     *place = (struct cli_place){ 0 };
 }

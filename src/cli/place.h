@@ -7,6 +7,7 @@
 #define CLI_PLACE_H
 
 #include "cli/load.h"
+#include "cli/spec.h"
 
 #include <mcp/generate.h>
 
@@ -23,11 +24,13 @@ struct cli_place_args {
     int64_t          fallback; /* 1 = here */
     int64_t          failover_ms;
     int64_t          answer_ms;
+
+    struct cli_spec_args spec;
 };
 
 enum cli_mode { CLI_MODE_AUTO, CLI_MODE_LOCAL, CLI_MODE_SPLIT, CLI_MODE_CLOUD };
 
-enum { CLI_PLACE_OPTIONS = 12, CLI_STAGES_MAX = MCP_CUTS_MAX + 1, CLI_WORKERS_FILE_BYTES = 16384 };
+enum { CLI_PLACE_OPTIONS = 17, CLI_STAGES_MAX = MCP_CUTS_MAX + 1, CLI_WORKERS_FILE_BYTES = 16384 };
 extern const struct cli_option cli_place_options[CLI_PLACE_OPTIONS];
 
 /* The group's row in a verb whose struct T keeps them in its member `place`. */
@@ -46,6 +49,7 @@ struct cli_place {
     bool          here[CLI_STAGES_MAX]; /* stage i runs on an engine of ours */
     uint32_t      stage_count;
     uint32_t      ctx_tokens;
+    int32_t      *spec_truth;                            /* the session's, borrowed by it */
     uint64_t      weight_bytes, kv_bytes, compute_bytes; /* of the engines here */
     char          devices[128];
 };

@@ -360,7 +360,7 @@ def test_nothing_left_is_one_sentence(tiny, keys, long):
         assert status == 1 and err.startswith("mcp run: ") and len(err.splitlines()) == 1, err
         assert shown["stop_reason"] == "error" and shown["error"]
         count = len(shown["tokens"])
-        assert count > 10 and shown["tokens"] == long[:count]
+        assert count >= 5 and shown["tokens"] == long[:count]
 
 
 @pytest.mark.parametrize("hops", [1, 2])

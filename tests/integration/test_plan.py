@@ -3,14 +3,15 @@
 
 import json
 import re
+from pathlib import Path
 
 import pytest
 from cli_common import mcp as run_mcp
 from cli_common import refused
 from cluster import Link, Worker
 from cluster_fixtures import EMBD, LAYERS, keys, make_tiny, tiny  # noqa: F401 (fixtures)
-from conftest import ROOT
 
+ROOT = Path(__file__).resolve().parents[2]
 PROFILES = ROOT / "profiles"
 SHIPPED = sorted(path.stem for path in PROFILES.glob("*.json"))
 LINK = ["--rtt", "20", "--up", "100", "--down", "100"]

@@ -1,0 +1,23 @@
+/* cli/spec.h - what the options say about guessing tokens ahead ("speculation").
+ *
+ * SPDX-License-Identifier: MIT */
+#ifndef CLI_SPEC_H
+#define CLI_SPEC_H
+
+#include <mcp/generate.h>
+
+#include <stdint.h>
+
+struct cli_spec_args {
+    int64_t     mode; /* mcp_spec */
+    int64_t     depth;
+    int64_t     windows;
+    double      synth; /* below 0: not given */
+    const char *truth;
+};
+
+/* Put them into *session.  *truth is to be freed after the session is closed.  0, or -1 with the
+ * line printed. */
+int cli_spec_set(mcp_session_opts *session, const struct cli_spec_args *given, int32_t **truth);
+
+#endif

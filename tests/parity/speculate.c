@@ -1,0 +1,450 @@
+/* SPDX-License-Identifier: MIT */
+/* speculate.c - guessing ahead changes no token.
+ *
+ * The oracle is a session in this process that computes one token at a time; the others have their
+ * middle layers on workers behind TLS on loopback and send windows of guesses.  SmolLM2, hidden
+ * states in f32, greedy and drawn: the tokens must be equal, however good the guesses, however
+ * many in a window, however many windows in flight, over one worker or two, and also when a worker
+ * goes away in the middle. */
+#include "parity_common.h"
+
+#include <mcp/keys.h>
+#include <mcp/worker.h>
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+enum { CTX = 512, ANSWER = 32, TOKENS_MAX = CTX, LAYERS = 30, DEPTHS = 16, WINDOWS = 8 };
+
+static struct {
+    char        folder[256], keys[300];
+    mcp_model  *model;
+    mcp_engine *engine; /* all layers; sequence 0 is the oracle's, 1 the split's */
+    mcp_worker *worker;
+    mcp_remote *remote;
+} world;
+
+struct tokens {
+    int32_t      id[TOKENS_MAX];
+    uint32_t     count;
+    uint32_t     stop_after; /* 0: never */
+    uint32_t     lose_after; /* close the worker that the session uses after so many; 0: never */
+    mcp_worker  *workers[2];
+    mcp_session *session;
+};
+
+static const char *const prompts[] = {
+    "Count from one to twenty in words, then count again.",
+    "Repeat this sentence three times: The old ferry crosses the grey river twice a day.",
+    "Why is the sky blue?",
+    "def add(a, b):\n    return a + b\n\nWrite the same for sub, mul and div.",
+};
+enum { PROMPTS = sizeof(prompts) / sizeof(prompts[0]) };
+
+/* ---- texts --------------------------------------------------------------------------------- */
+
+static void prompt_tokens(struct tokens *t, size_t index)
+{
+    char                   chat[2048];
+    mcp_error              err = { 0 };
+    const mcp_chat_message message = { .role = "user", .content = prompts[index] };
+    int bytes = mcp_model_chat_format(world.model, &message, 1, 1, chat, sizeof(chat), &err);
+
+    if (bytes < 0)
+        fail_msg("%s", err.text);
+    int count = mcp_model_tokenize(world.model, chat, (size_t)bytes,
+                                   MCP_TOKENIZE_SPECIAL | MCP_TOKENIZE_BOS, t->id, TOKENS_MAX,
+                                   &err);
+    if (count < 0 || count > TOKENS_MAX)
+        fail_msg("prompt %zu: %d tokens: %s", index, count, err.text);
+    t->count = (uint32_t)count;
+}
+
+/* The worker where the middle of the session runs goes away. */
+static void lose_worker(struct tokens *t)
+{
+    mcp_session_stats stats = { .struct_size = sizeof(stats) };
+
+    assert_int_equal(mcp_session_get_stats(t->session, &stats), MCP_OK);
+    for (size_t i = 0; i < 2; i++) {
+        if (strncmp(stats.stages[1].where, mcp_worker_address(t->workers[i]),
+                    strlen(mcp_worker_address(t->workers[i]))) != 0)
+            continue;
+        mcp_worker_close(t->workers[i]);
+        t->workers[i] = NULL;
+        return;
+    }
+    fail_msg("the session runs at %s", stats.stages[1].where);
+}
+
+static int on_token(int32_t token, const char *bytes, size_t count, void *ctx)
+{
+    struct tokens *t = ctx;
+
+    (void)bytes;
+    (void)count;
+    t->id[t->count++] = token;
+    if (t->count == t->lose_after)
+        lose_worker(t);
+    return t->count == t->stop_after;
+}
+
+static mcp_generate_opts ask_for(uint32_t seed)
+{
+    mcp_generate_opts opts = MCP_GENERATE_OPTS_INIT;
+
+    opts.max_tokens = ANSWER;
+    opts.temperature = seed == 0 ? 0.0f : 0.7f;
+    opts.seed = seed;
+    opts.ignore_end = 1;
+    return opts;
+}
+
+/* seed 0: greedy. */
+static void answer(mcp_session *session, const struct tokens *prompt, uint32_t seed,
+                   struct tokens *out)
+{
+    mcp_generate_opts opts = ask_for(seed);
+    mcp_error         err = { 0 };
+
+    out->count = 0;
+    out->session = session;
+    if (mcp_session_generate(session, prompt->id, prompt->count, &opts, on_token, out, NULL, &err) <
+        0)
+        fail_msg("%s", err.text);
+}
+
+static void same(const struct tokens *expected, const struct tokens *actual, const char *what)
+{
+    uint32_t i = 0;
+
+    while (i < expected->count && i < actual->count && expected->id[i] == actual->id[i])
+        i++;
+    if (i < expected->count || i < actual->count)
+        fail_msg("%s: token %u of %u differs", what, i, expected->count);
+}
+
+/* ---- sessions ------------------------------------------------------------------------------ */
+
+static mcp_session *open_session(const mcp_session_opts *opts)
+{
+    mcp_session *session = NULL;
+    mcp_error    err = { 0 };
+
+    if (mcp_session_open(&session, NULL, opts, &err) < 0)
+        fail_msg("%s", err.text);
+    return session;
+}
+
+static void expect(const struct tokens *ask, uint32_t seed, struct tokens *out)
+{
+    const mcp_stage  stage = { 0, LAYERS, world.engine };
+    mcp_session_opts opts = MCP_SESSION_OPTS_INIT;
+    mcp_session     *session;
+
+    opts.stages = &stage;
+    opts.stage_count = 1;
+    opts.chunk_tokens = 64;
+    session = open_session(&opts);
+    answer(session, ask, seed, out);
+    mcp_session_close(session);
+}
+
+struct way {
+    uint32_t depth, windows; /* 0 = chosen */
+    float    right;          /* of guesses out of `truth`; below 0: n-grams */
+};
+
+static mcp_session *split_session(mcp_remote *remote, uint32_t hops, const struct way *way,
+                                  const struct tokens *truth)
+{
+    const mcp_stage one[] = { { 0, 2, world.engine }, { 2, 28, NULL }, { 28, 30, world.engine } };
+    const mcp_stage two[] = {
+        { 0, 2, world.engine }, { 2, 15, NULL }, { 15, 28, NULL }, { 28, 30, world.engine }
+    };
+    mcp_session_opts opts = MCP_SESSION_OPTS_INIT;
+
+    opts.seq = 1;
+    opts.stages = hops == 1 ? one : two;
+    opts.stage_count = hops + 2;
+    opts.remote = remote;
+    opts.codec = "f32";
+    opts.chunk_tokens = 64;
+    opts.spec = MCP_SPEC_NGRAM;
+    opts.spec_depth = way->depth;
+    opts.spec_windows = way->windows;
+    if (way->right >= 0.0f) {
+        opts.spec_truth = truth->id;
+        opts.spec_truth_count = truth->count;
+        opts.spec_synth = way->right;
+    }
+    return open_session(&opts);
+}
+
+static const char *name_of(const struct way *way, size_t prompt, uint32_t seed)
+{
+    static char text[160];
+
+    snprintf(text, sizeof(text), "prompt %zu, seed %u, guesses %s (%g), %u a window, %u windows",
+             prompt, seed, way->right < 0.0f ? "by n-gram" : "made", (double)way->right, way->depth,
+             way->windows);
+    return text;
+}
+
+/* The oracle's answer to a prompt; greedy ones are kept. */
+static const struct tokens *expected_for(const struct tokens *ask, size_t prompt, uint32_t seed)
+{
+    static struct tokens greedy[PROMPTS], drawn;
+
+    if (seed != 0) {
+        expect(ask, seed, &drawn);
+        return &drawn;
+    }
+    if (greedy[prompt].count == 0)
+        expect(ask, 0, &greedy[prompt]);
+    return &greedy[prompt];
+}
+
+/* One answer, and that it was made in the way meant. */
+static void compare(mcp_remote *remote, uint32_t hops, const struct way *way, size_t prompt,
+                    uint32_t seed)
+{
+    struct tokens        ask = { 0 }, actual = { 0 };
+    const struct tokens *expected;
+    mcp_session_stats    stats = { .struct_size = sizeof(stats) };
+    mcp_session         *split;
+
+    prompt_tokens(&ask, prompt);
+    expected = expected_for(&ask, prompt, seed);
+    split = split_session(remote, hops, way, expected);
+    answer(split, &ask, seed, &actual);
+    assert_int_equal(mcp_session_get_stats(split, &stats), MCP_OK);
+    mcp_session_close(split);
+    same(expected, &actual, name_of(way, prompt, seed));
+    if (way->windows > 0)
+        assert_true(stats.in_flight_max <= way->windows);
+    if (way->right < 0.0f || way->depth == 0)
+        return;
+    if (way->right == 0.0f)
+        assert_int_equal(stats.accepted, 0);
+    if (way->right == 1.0f)
+        assert_int_equal(stats.accepted, stats.drafted_seen);
+    if (way->right > 0.4f)
+        assert_true(stats.accepted > 0);
+    if (way->right > 0.4f && way->windows > 1)
+        assert_true(stats.in_flight_max > 1);
+}
+
+/* ---- workers ------------------------------------------------------------------------------- */
+
+static mcp_worker *start_worker(uint32_t first, uint32_t last, uint32_t seqs)
+{
+    mcp_worker_opts opts = MCP_WORKER_OPTS_INIT;
+    mcp_engine_opts engine = MCP_ENGINE_OPTS_INIT;
+    mcp_worker     *worker = NULL;
+    mcp_error       err = { 0 };
+
+    engine.first = first;
+    engine.last = last;
+    engine.ctx_tokens = CTX;
+    engine.seqs = seqs;
+    engine.threads = 1;
+    engine.batch_tokens = engine.ubatch_tokens = 128;
+    engine.device = "cpu";
+    opts.listen = "127.0.0.1:0";
+    opts.keys = world.keys;
+    opts.engine = &engine;
+    if (mcp_worker_open(&worker, world.model, &opts, &err) < 0)
+        fail_msg("%s", err.text);
+    return worker;
+}
+
+static mcp_remote *connect_to(mcp_worker *const *workers, uint32_t count)
+{
+    const char     *addresses[2];
+    mcp_remote_opts opts = MCP_REMOTE_OPTS_INIT;
+    mcp_remote     *remote = NULL;
+    mcp_error       err = { 0 };
+
+    for (uint32_t i = 0; i < count; i++)
+        addresses[i] = mcp_worker_address(workers[i]);
+    opts.keys = world.keys;
+    opts.workers = addresses;
+    opts.worker_count = count;
+    if (mcp_remote_open(&remote, &opts, &err) < 0)
+        fail_msg("%s", err.text);
+    return remote;
+}
+
+static int begin(void **state)
+{
+    mcp_engine_opts opts = MCP_ENGINE_OPTS_INIT;
+    mcp_error       err = { 0 };
+
+    (void)state;
+    if (getenv("MCP_MODEL_SMOLLM2") == NULL)
+        return 0;
+    snprintf(world.folder, sizeof(world.folder), "%s/mcp-speculate-XXXXXX",
+             getenv("TMPDIR") != NULL ? getenv("TMPDIR") : "/tmp");
+    if (mkdtemp(world.folder) == NULL)
+        return -1;
+    snprintf(world.keys, sizeof(world.keys), "%s/keys", world.folder);
+    opts.ctx_tokens = CTX;
+    opts.seqs = 2;
+    opts.threads = 1;
+    opts.device = "cpu";
+    opts.even_windows = 1;
+    if (mcp_keys_init(world.keys, NULL, &err) < 0 ||
+        mcp_model_open(&world.model, smollm2_path(), &err) < 0 ||
+        mcp_engine_open(&world.engine, world.model, &opts, &err) < 0) {
+        fprintf(stderr, "%s\n", err.text);
+        return -1;
+    }
+    world.worker = start_worker(2, 28, 4);
+    world.remote = connect_to(&world.worker, 1);
+    return 0;
+}
+
+static int end(void **state)
+{
+    char command[600];
+
+    (void)state;
+    mcp_remote_close(world.remote);
+    mcp_worker_close(world.worker);
+    mcp_engine_close(world.engine);
+    mcp_model_close(world.model);
+    snprintf(command, sizeof(command), "rm -rf '%s'", world.folder);
+    return world.folder[0] != '\0' && system(command) != 0 ? -1 : 0;
+}
+
+/* ---- tests --------------------------------------------------------------------------------- */
+
+static const float rights[] = { 0.0f, 0.5f, 0.9f, 1.0f };
+enum { RIGHTS = sizeof(rights) / sizeof(rights[0]) };
+
+/* Goal:   no number of guesses, of windows, and no quality of guesses changes a token.
+ * Method: each depth with each quality; every number of windows with each of both in turns. */
+static void guesses_in_any_number_change_no_token(void **state)
+{
+    uint32_t round = 0;
+
+    (void)state;
+    smollm2_path();
+    for (uint32_t depth = 1; depth <= DEPTHS; depth++) {
+        for (uint32_t r = 0; r < RIGHTS; r++, round++) {
+            struct way way = { depth, 1 + (depth * 3 + r * 5) % WINDOWS, rights[r] };
+
+            compare(world.remote, 1, &way, round % PROMPTS, round % 3 == 2 ? 100 + round : 0);
+        }
+    }
+}
+
+static void guesses_by_n_gram_change_no_token(void **state)
+{
+    (void)state;
+    smollm2_path();
+    for (uint32_t i = 0; i <= WINDOWS; i++) {
+        struct way way = { i * 2, i, -1.0f }; /* the first: as it chooses itself */
+
+        compare(world.remote, 1, &way, i % PROMPTS, 0);
+        compare(world.remote, 1, &way, (i + 1) % PROMPTS, i + 1);
+    }
+}
+
+static void two_hops_change_no_token(void **state)
+{
+    mcp_worker *workers[2];
+    mcp_remote *remote;
+
+    (void)state;
+    smollm2_path();
+    workers[0] = start_worker(2, 15, 1);
+    workers[1] = start_worker(15, 28, 1);
+    remote = connect_to(workers, 2);
+    for (uint32_t i = 0; i < 10; i++) {
+        struct way way = { (i * 3) % 17, (i * 5) % (WINDOWS + 1),
+                           i % 5 < RIGHTS ? rights[i % 5] : -1.0f };
+
+        compare(remote, 2, &way, i % PROMPTS, i % 2 == 0 ? 0 : 200 + i);
+    }
+    mcp_remote_close(remote);
+    mcp_worker_close(workers[0]);
+    mcp_worker_close(workers[1]);
+}
+
+/* Goal:   the journal and the windows in flight survive a worker together.
+ * Method: two workers with the same layers; the one in use is closed at various tokens. */
+static void a_worker_that_goes_away_changes_no_token(void **state)
+{
+    uint32_t moved = 0;
+
+    (void)state;
+    smollm2_path();
+    for (uint32_t i = 0; i < 6; i++) {
+        struct way        way = { 1 + i * 2, 1 + i, rights[1 + i % 3] };
+        struct tokens     ask = { 0 }, expected = { 0 }, actual = { .lose_after = 3 + 2 * i };
+        mcp_session_stats stats = { .struct_size = sizeof(stats) };
+        uint32_t          seed = i % 2 == 0 ? 0 : 300 + i;
+        mcp_remote       *remote;
+        mcp_session      *split;
+
+        prompt_tokens(&ask, i % PROMPTS);
+        expect(&ask, seed, &expected);
+        actual.workers[0] = start_worker(2, 28, 1);
+        actual.workers[1] = start_worker(2, 28, 1);
+        remote = connect_to(actual.workers, 2);
+        split = split_session(remote, 1, &way, &expected);
+        answer(split, &ask, seed, &actual);
+        same(&expected, &actual, name_of(&way, i % PROMPTS, seed));
+        assert_int_equal(mcp_session_get_stats(split, &stats), MCP_OK);
+        moved += stats.failovers + stats.handovers > 0; /* or all that was left was on its way */
+        mcp_session_close(split);
+        mcp_remote_close(remote);
+        mcp_worker_close(actual.workers[0]);
+        mcp_worker_close(actual.workers[1]);
+    }
+    assert_true(moved >= 3);
+}
+
+/* Goal:   an answer that is stopped leaves nothing of its guesses behind.
+ * Method: stop after each of some tokens; the next turn of the same session goes on otherwise. */
+static void a_stopped_answer_leaves_no_guess_behind(void **state)
+{
+    (void)state;
+    smollm2_path();
+    for (uint32_t i = 1; i <= 12; i++) {
+        struct way    way = { i, 1 + i % 5, 1.0f };
+        struct tokens ask = { 0 }, truth = { 0 }, expected = { 0 }, actual = { .stop_after = i };
+        mcp_session  *split;
+
+        prompt_tokens(&ask, i % PROMPTS);
+        expect(&ask, 0, &truth);
+        split = split_session(world.remote, 1, &way, &truth);
+        answer(split, &ask, 0, &actual);
+        assert_int_equal(actual.count, i);
+        for (uint32_t k = 0; k < i; k++)
+            ask.id[ask.count++] = actual.id[k];
+        ask.id[ask.count++] = (int32_t)(1000 + i);
+        expect(&ask, 7, &expected);
+        actual.stop_after = 0;
+        answer(split, &ask, 7, &actual);
+        mcp_session_close(split);
+        same(&expected, &actual, name_of(&way, i % PROMPTS, 7));
+    }
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(guesses_in_any_number_change_no_token),
+        cmocka_unit_test(guesses_by_n_gram_change_no_token),
+        cmocka_unit_test(two_hops_change_no_token),
+        cmocka_unit_test(a_worker_that_goes_away_changes_no_token),
+        cmocka_unit_test(a_stopped_answer_leaves_no_guess_behind),
+    };
+
+    cmocka_set_test_filter(getenv("MCP_TEST_FILTER")); /* NULL: all */
+    return cmocka_run_group_tests(tests, begin, end);
+}
