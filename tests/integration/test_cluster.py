@@ -23,7 +23,6 @@ LONG = ("-p", "hello", "-n", LONG_COUNT, *GREEDY, *SPLIT)  # two seconds at that
 MIDWAY = 50 * EMBD * 4                                     # of its bytes
 
 
-
 def command(*arguments, status=0, env=None, stdin=""):
     done = subprocess.run([mcp_program(), *map(str, arguments)], input=stdin, capture_output=True,
                           env=clean_environment(**(env or {})), timeout=60, check=False,

@@ -70,7 +70,7 @@ def command(*arguments, status=0):
 
 def test_the_text_through_a_grpcio_server_is_the_local_text(upstream, keys, tiny, local):
     with Double(upstream, keys) as d:
-        got = run(tiny, keys, "--worker", d.endpoint, *SPLIT)
+        got = run(tiny, keys, "--worker", d.endpoint, *SPLIT, "--spec", "none")
         assert got["tokens"] == local
         assert (got["failovers"], got["plan"]["cuts"]) == (0, [1, 5])
         assert got["bytes_in"] == got["bytes_out"] > (COUNT - 1) * 512
