@@ -135,7 +135,7 @@ static void wait_tried(struct mcp_remote *r)
 
 static int check_any(struct mcp_remote *r, mcp_error *err)
 {
-    const struct link_shown *worst = NULL;
+    const struct link_shown *worst = &r->links[0].shown; /* there is at least one */
     bool                     up = false, unfit = true;
     int                      rc = MCP_OK;
 
@@ -145,7 +145,7 @@ static int check_any(struct mcp_remote *r, mcp_error *err)
 
         up = up || shown->place.state == PLACE_UP || shown->place.state == PLACE_DRAINING;
         unfit = unfit && shown->place.state == PLACE_UNFIT;
-        if (worst == NULL || (shown->info.problem[0] != '\0' && worst->info.problem[0] == '\0'))
+        if (shown->info.problem[0] != '\0' && worst->info.problem[0] == '\0')
             worst = shown;
     }
     if (!up)
