@@ -16,10 +16,11 @@ from cluster_fixtures import EMBD, LAYERS, keys, make_tiny, tiny  # noqa: F401
 PROMPT = "Once upon a time there was a road that led to the sea. " * 5
 GREEDY = ("--temp", 0, "--ignore-eos")
 SHORT = ("-p", PROMPT, "-n", 24, *GREEDY)
-SPLIT = ("--mode", "split", "--codec", "f32", "--cuts", "1,5")
+GUESSING = ("--mode", "split", "--codec", "f32", "--cuts", "1,5")
+SPLIT = (*GUESSING, "--spec", "none")  # as many windows and bytes each time
 RTT = 20
 LONG_COUNT = 100
-LONG = ("-p", "hello", "-n", LONG_COUNT, *GREEDY, *SPLIT)  # two seconds at that round trip
+LONG = ("-p", "hello", "-n", LONG_COUNT, *GREEDY, *GUESSING)  # two seconds at that round trip
 MIDWAY = 50 * EMBD * 4                                     # of its bytes
 
 
