@@ -3,10 +3,10 @@
  * SPDX-License-Identifier: MIT */
 #include "agent/digest.h"
 
+#include "agent/cache.h"
 #include "base/fail.h"
 #include "base/sha256.h"
 
-#include <errno.h>
 #include <fcntl.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -36,34 +36,6 @@ static int hash(const struct mcp_model *model, uint32_t first, uint32_t last,
 
 /* ---- the cache ------------------------------------------------------------------------------ */
 
-/* The folder, made when it is missing; false: there is none to be had. */
-static bool cache_folder(char path[PATH_BYTES])
-{
-    static const struct {
-        const char *env, *below;
-    } places[] = {
-        { "MCP_CACHE", "" },
-        { "XDG_CACHE_HOME", "/mcp" },
-        { "HOME", "/.cache/mcp" },
-    };
-
-    for (size_t i = 0; i < sizeof(places) / sizeof(places[0]); i++) {
-        const char *base = getenv(places[i].env);
-
-        if (base == NULL || base[0] != '/')
-            continue;
-        if (snprintf(path, PATH_BYTES, "%s%s/fingerprints", base, places[i].below) >= PATH_BYTES)
-            return false;
-        for (char *slash = strchr(path + 1, '/'); slash != NULL; slash = strchr(slash + 1, '/')) {
-            *slash = '\0';
-            (void)mkdir(path, 0755); /* mostly there already; the last one tells */
-            *slash = '/';
-        }
-        return mkdir(path, 0755) == 0 || errno == EEXIST;
-    }
-    return false;
-}
-
 /* Where the digest of these layers of this very file is kept.  Of files in parts none is: the
  * others' identities are not at hand. */
 static bool cache_path(const struct mcp_model *model, uint32_t first, uint32_t last,
@@ -74,7 +46,8 @@ static bool cache_path(const struct mcp_model *model, uint32_t first, uint32_t l
     struct stat         st;
     size_t              used;
 
-    if (model->info.parts > 1 || stat(model->info.path, &st) < 0 || !cache_folder(path))
+    if (model->info.parts > 1 || stat(model->info.path, &st) < 0 ||
+        !agent_cache_folder(path, PATH_BYTES, "fingerprints", true))
         return false;
     h = base_sha256_new();
     base_sha256_add_u64(h, (uint64_t)st.st_dev);
@@ -107,22 +80,6 @@ static bool cache_read(const char *path, uint8_t digest[WIRE_DIGEST_BYTES])
     return bytes == WIRE_DIGEST_BYTES;
 }
 
-/* Whole or not at all: readers never see a half. */
-static void cache_write(const char *path, const uint8_t digest[WIRE_DIGEST_BYTES])
-{
-    char part[PATH_BYTES + sizeof(".XXXXXX")];
-    int  fd;
-    bool written;
-
-    snprintf(part, sizeof(part), "%s.XXXXXX", path);
-    fd = mkostemp(part, O_CLOEXEC);
-    if (fd < 0)
-        return;
-    written = write(fd, digest, WIRE_DIGEST_BYTES) == WIRE_DIGEST_BYTES;
-    if (close(fd) < 0 || !written || rename(part, path) < 0)
-        unlink(part);
-}
-
 int agent_weights_digest(const struct mcp_model *model, uint32_t first, uint32_t last,
                          uint8_t digest[WIRE_DIGEST_BYTES], mcp_error *err)
 {
@@ -134,6 +91,6 @@ int agent_weights_digest(const struct mcp_model *model, uint32_t first, uint32_t
         return MCP_OK;
     rc = hash(model, first, last, digest, err);
     if (rc == MCP_OK && cached)
-        cache_write(path, digest);
+        (void)agent_cache_write(path, digest, WIRE_DIGEST_BYTES, 0600, NULL);
     return rc;
 }

@@ -3,47 +3,16 @@
  * SPDX-License-Identifier: MIT */
 #include "agent/profile.h"
 
+#include "agent/cache.h"
 #include "base/fail.h"
 #include "base/sha256.h"
 
 #include <dlfcn.h>
-#include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/stat.h>
 
 /* ---- folders --------------------------------------------------------------------------------- */
-
-/* The cache's folder for profiles, made when it is missing; false: there is none to be had. */
-static bool cache_folder(char path[PROFILE_PATH_BYTES], bool make)
-{
-    static const struct {
-        const char *env, *below;
-    } places[] = {
-        { "MCP_CACHE", "" },
-        { "XDG_CACHE_HOME", "/mcp" },
-        { "HOME", "/.cache/mcp" },
-    };
-
-    for (size_t i = 0; i < sizeof(places) / sizeof(places[0]); i++) {
-        const char *base = getenv(places[i].env);
-
-        if (base == NULL || base[0] != '/')
-            continue;
-        if (snprintf(path, PROFILE_PATH_BYTES, "%s%s/profiles", base, places[i].below) >=
-            PROFILE_PATH_BYTES)
-            return false;
-        for (char *slash = strchr(path + 1, '/'); make && slash != NULL;
-             slash = strchr(slash + 1, '/')) {
-            *slash = '\0';
-            (void)mkdir(path, 0755); /* mostly there already; the last one tells */
-            *slash = '/';
-        }
-        return !make || mkdir(path, 0755) == 0 || errno == EEXIST;
-    }
-    return false;
-}
 
 /* The folder of the library or program that this code is in. */
 static bool own_folder(char path[PROFILE_PATH_BYTES])
@@ -83,7 +52,7 @@ int profile_find(struct mcp_profile *out, const char *name, const struct mcp_mod
         return profile_read(out, name, model, graph, err);
     if (env != NULL && env[0] != '\0')
         rc = find_in(out, env, "", name, model, graph, err);
-    if (rc == MCP_ENOTFOUND && cache_folder(folder, false))
+    if (rc == MCP_ENOTFOUND && agent_cache_folder(folder, sizeof(folder), "profiles", false))
         rc = find_in(out, folder, "", name, model, graph, err);
     for (size_t i = 0; i < 2 && rc == MCP_ENOTFOUND && own_folder(folder); i++)
         rc = find_in(out, folder, below_own[i], name, model, graph, err);
@@ -103,7 +72,8 @@ static bool cache_path(char path[PROFILE_PATH_BYTES], struct base_sha256 *key)
     uint8_t digest[BASE_SHA256_BYTES];
     size_t  used;
 
-    if (base_sha256_finish(key, digest, NULL) < 0 || !cache_folder(path, true))
+    if (base_sha256_finish(key, digest, NULL) < 0 ||
+        !agent_cache_folder(path, PROFILE_PATH_BYTES, "profiles", true))
         return false;
     used = strlen(path);
     if (used + 2 + 2 * BASE_SHA256_BYTES + sizeof(".json.XXXXXX") > PROFILE_PATH_BYTES)

@@ -3,6 +3,7 @@
  * SPDX-License-Identifier: MIT */
 #include "agent/profile.h"
 
+#include "agent/cache.h"
 #include "base/fail.h"
 #include "guard/json.h"
 
@@ -12,7 +13,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/stat.h>
 #include <unistd.h>
 
 #define FORMAT "mcp-profile 1"
@@ -373,30 +373,15 @@ char *profile_text(const struct mcp_profile *profile)
 int profile_write(const struct mcp_profile *profile, const char *path, mcp_error *err)
 {
     char  *text = profile_text(profile);
-    char   part[PROFILE_PATH_BYTES + sizeof(".XXXXXX")];
-    size_t bytes = text != NULL ? strlen(text) : 0;
-    int    fd, rc = MCP_OK;
+    size_t bytes;
+    int    rc;
 
     if (text == NULL)
         return base_fail(err, MCP_ENOMEM, "text of a profile");
-    if (snprintf(part, sizeof(part), "%s.XXXXXX", path) >= (int)sizeof(part)) {
-        free(text);
-        return base_fail(err, MCP_EINVAL, "the profile's path is longer than %d bytes",
-                         PROFILE_PATH_BYTES);
-    }
+    bytes = strlen(text);
     text[bytes] = '\n'; /* in place of the terminator */
-    fd = mkostemp(part, O_CLOEXEC);
-    if (fd < 0) {
-        rc = base_fail(err, MCP_EIO, "%s: %s", part, strerror(errno));
-    } else {
-        bool written = write(fd, text, bytes + 1) == (ssize_t)(bytes + 1);
-
-        written = fchmod(fd, 0644) == 0 && written; /* nothing in it is secret: made to be shared */
-        if (close(fd) < 0 || !written || rename(part, path) < 0) {
-            rc = base_fail(err, MCP_EIO, "%s: %s", path, strerror(errno));
-            unlink(part);
-        }
-    }
+    /* Nothing in it is secret: made to be shared. */
+    rc = agent_cache_write(path, text, bytes + 1, 0644, err);
     free(text);
     return rc;
 }

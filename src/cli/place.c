@@ -24,12 +24,6 @@ static const struct cli_word qos_words[] = { { "normal", MCP_QOS_NORMAL },
                                              { NULL, 0 } };
 static const struct cli_word fallback_words[] = { { "here", 1 }, { "none", 0 }, { NULL, 0 } };
 
-static const struct cli_word spec_words[] = { { "auto", MCP_SPEC_AUTO },
-                                              { "none", MCP_SPEC_NONE },
-                                              { "ngram", MCP_SPEC_NGRAM },
-                                              { "draft", MCP_SPEC_DRAFT },
-                                              { NULL, 0 } };
-
 #define AT(member) .at = offsetof(struct cli_place_args, member)
 
 const struct cli_option cli_place_options[CLI_PLACE_OPTIONS] = {
@@ -115,7 +109,7 @@ const struct cli_option cli_place_options[CLI_PLACE_OPTIONS] = {
       AT(spec.mode),
       .value = "",
       .fallback = "auto",
-      .words = spec_words,
+      .words = cli_spec_words,
       .help = "guess tokens ahead, to get several a round trip; the answer stays the same. auto: "
               "where workers take part and it pays" },
     { .name = "spec-depth",

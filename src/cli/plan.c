@@ -33,11 +33,6 @@ static const struct cli_word mode_words[] = {
     { "auto", MCP_MODES },       { "local", MCP_MODE_LOCAL },     { "cloud", MCP_MODE_CLOUD },
     { "split", MCP_MODE_SPLIT }, { "prefill", MCP_MODE_PREFILL }, { NULL, 0 }
 };
-static const struct cli_word spec_words[] = { { "auto", MCP_SPEC_AUTO },
-                                              { "none", MCP_SPEC_NONE },
-                                              { "ngram", MCP_SPEC_NGRAM },
-                                              { "draft", MCP_SPEC_DRAFT },
-                                              { NULL, 0 } };
 
 static const struct cli_option request_options[] = {
     { .name = "prompt-tokens",
@@ -113,7 +108,7 @@ static const struct cli_option request_options[] = {
       AT(spec),
       .value = "",
       .fallback = "auto",
-      .words = spec_words,
+      .words = cli_spec_words,
       .help = "speculation" },
     { .name = "spec-depth",
       .type = CLI_INT,

@@ -8,6 +8,12 @@
 #include <stdio.h>
 #include <stdlib.h>
 
+const struct cli_word cli_spec_words[] = { { "auto", MCP_SPEC_AUTO },
+                                           { "none", MCP_SPEC_NONE },
+                                           { "ngram", MCP_SPEC_NGRAM },
+                                           { "draft", MCP_SPEC_DRAFT },
+                                           { NULL, 0 } };
+
 enum { TRUTH_MAX = 1 << 20 /* tokens: longer than any context */ };
 
 /* Numbers of a file; their count, or -1. */

@@ -4,9 +4,14 @@
 #ifndef CLI_SPEC_H
 #define CLI_SPEC_H
 
+#include "cli/args.h"
+
 #include <mcp/generate.h>
 
 #include <stdint.h>
+
+/* The words of --spec: mcp_spec. */
+extern const struct cli_word cli_spec_words[];
 
 struct cli_spec_args {
     int64_t     mode; /* mcp_spec */
