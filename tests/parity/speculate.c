@@ -6,24 +6,15 @@
  * states in f32, greedy and drawn: the tokens must be equal, however good the guesses, however
  * many in a window, however many windows in flight, over one worker or two, and also when a worker
  * goes away in the middle. */
-#include "parity_common.h"
-
-#include <mcp/keys.h>
-#include <mcp/worker.h>
+#include "cluster_common.h"
 
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
-enum { CTX = 512, ANSWER = 32, TOKENS_MAX = CTX, LAYERS = 30, DEPTHS = 16, WINDOWS = 8 };
+enum { CTX = 512, ANSWER = 32, TOKENS_MAX = CTX, DEPTHS = 16, WINDOWS = 8 };
 
-static struct {
-    char        folder[256], keys[300];
-    mcp_model  *model;
-    mcp_engine *engine; /* all layers; sequence 0 is the oracle's, 1 the split's */
-    mcp_worker *worker;
-    mcp_remote *remote;
-} world;
+static struct cluster world = { .ctx_tokens = CTX, .batch_tokens = 128 };
 
 struct tokens {
     int32_t      id[TOKENS_MAX];
@@ -46,19 +37,7 @@ enum { PROMPTS = sizeof(prompts) / sizeof(prompts[0]) };
 
 static void prompt_tokens(struct tokens *t, size_t index)
 {
-    char                   chat[2048];
-    mcp_error              err = { 0 };
-    const mcp_chat_message message = { .role = "user", .content = prompts[index] };
-    int bytes = mcp_model_chat_format(world.model, &message, 1, 1, chat, sizeof(chat), &err);
-
-    if (bytes < 0)
-        fail_msg("%s", err.text);
-    int count = mcp_model_tokenize(world.model, chat, (size_t)bytes,
-                                   MCP_TOKENIZE_SPECIAL | MCP_TOKENIZE_BOS, t->id, TOKENS_MAX,
-                                   &err);
-    if (count < 0 || count > TOKENS_MAX)
-        fail_msg("prompt %zu: %d tokens: %s", index, count, err.text);
-    t->count = (uint32_t)count;
+    t->count = cluster_prompt(&world, prompts[index], t->id, TOKENS_MAX);
 }
 
 /* The worker where the middle of the session runs goes away. */
@@ -117,36 +96,15 @@ static void answer(mcp_session *session, const struct tokens *prompt, uint32_t s
 
 static void same(const struct tokens *expected, const struct tokens *actual, const char *what)
 {
-    uint32_t i = 0;
-
-    while (i < expected->count && i < actual->count && expected->id[i] == actual->id[i])
-        i++;
-    if (i < expected->count || i < actual->count)
-        fail_msg("%s: token %u of %u differs", what, i, expected->count);
+    cluster_same_tokens(expected->id, expected->count, actual->id, actual->count, what);
 }
 
 /* ---- sessions ------------------------------------------------------------------------------ */
 
-static mcp_session *open_session(const mcp_session_opts *opts)
-{
-    mcp_session *session = NULL;
-    mcp_error    err = { 0 };
-
-    if (mcp_session_open(&session, NULL, opts, &err) < 0)
-        fail_msg("%s", err.text);
-    return session;
-}
-
 static void expect(const struct tokens *ask, uint32_t seed, struct tokens *out)
 {
-    const mcp_stage  stage = { 0, LAYERS, world.engine };
-    mcp_session_opts opts = MCP_SESSION_OPTS_INIT;
-    mcp_session     *session;
+    mcp_session *session = cluster_session_here(&world, 64);
 
-    opts.stages = &stage;
-    opts.stage_count = 1;
-    opts.chunk_tokens = 64;
-    session = open_session(&opts);
     answer(session, ask, seed, out);
     mcp_session_close(session);
 }
@@ -179,7 +137,7 @@ static mcp_session *split_session(mcp_remote *remote, uint32_t hops, const struc
         opts.spec_truth_count = truth->count;
         opts.spec_synth = way->right;
     }
-    return open_session(&opts);
+    return cluster_session(&opts);
 }
 
 static const char *name_of(const struct way *way, size_t prompt, uint32_t seed)
@@ -236,87 +194,18 @@ static void compare(mcp_remote *remote, uint32_t hops, const struct way *way, si
         assert_true(stats.in_flight_max > 1);
 }
 
-/* ---- workers ------------------------------------------------------------------------------- */
-
-static mcp_worker *start_worker(uint32_t first, uint32_t last, uint32_t seqs)
-{
-    mcp_worker_opts opts = MCP_WORKER_OPTS_INIT;
-    mcp_engine_opts engine = MCP_ENGINE_OPTS_INIT;
-    mcp_worker     *worker = NULL;
-    mcp_error       err = { 0 };
-
-    engine.first = first;
-    engine.last = last;
-    engine.ctx_tokens = CTX;
-    engine.seqs = seqs;
-    engine.threads = 1;
-    engine.batch_tokens = engine.ubatch_tokens = 128;
-    engine.device = "cpu";
-    opts.listen = "127.0.0.1:0";
-    opts.keys = world.keys;
-    opts.engine = &engine;
-    if (mcp_worker_open(&worker, world.model, &opts, &err) < 0)
-        fail_msg("%s", err.text);
-    return worker;
-}
-
-static mcp_remote *connect_to(mcp_worker *const *workers, uint32_t count)
-{
-    const char     *addresses[2];
-    mcp_remote_opts opts = MCP_REMOTE_OPTS_INIT;
-    mcp_remote     *remote = NULL;
-    mcp_error       err = { 0 };
-
-    for (uint32_t i = 0; i < count; i++)
-        addresses[i] = mcp_worker_address(workers[i]);
-    opts.keys = world.keys;
-    opts.workers = addresses;
-    opts.worker_count = count;
-    if (mcp_remote_open(&remote, &opts, &err) < 0)
-        fail_msg("%s", err.text);
-    return remote;
-}
+/* ---- around all --------------------------------------------------------------------------------- */
 
 static int begin(void **state)
 {
-    mcp_engine_opts opts = MCP_ENGINE_OPTS_INIT;
-    mcp_error       err = { 0 };
-
     (void)state;
-    if (getenv("MCP_MODEL_SMOLLM2") == NULL)
-        return 0;
-    snprintf(world.folder, sizeof(world.folder), "%s/mcp-speculate-XXXXXX",
-             getenv("TMPDIR") != NULL ? getenv("TMPDIR") : "/tmp");
-    if (mkdtemp(world.folder) == NULL)
-        return -1;
-    snprintf(world.keys, sizeof(world.keys), "%s/keys", world.folder);
-    opts.ctx_tokens = CTX;
-    opts.seqs = 2;
-    opts.threads = 1;
-    opts.device = "cpu";
-    opts.even_windows = 1;
-    if (mcp_keys_init(world.keys, NULL, &err) < 0 ||
-        mcp_model_open(&world.model, smollm2_path(), &err) < 0 ||
-        mcp_engine_open(&world.engine, world.model, &opts, &err) < 0) {
-        fprintf(stderr, "%s\n", err.text);
-        return -1;
-    }
-    world.worker = start_worker(2, 28, 4);
-    world.remote = connect_to(&world.worker, 1);
-    return 0;
+    return cluster_begin(&world, "speculate", 2, 28, 4);
 }
 
 static int end(void **state)
 {
-    char command[600];
-
     (void)state;
-    mcp_remote_close(world.remote);
-    mcp_worker_close(world.worker);
-    mcp_engine_close(world.engine);
-    mcp_model_close(world.model);
-    snprintf(command, sizeof(command), "rm -rf '%s'", world.folder);
-    return world.folder[0] != '\0' && system(command) != 0 ? -1 : 0;
+    return cluster_end(&world);
 }
 
 /* ---- tests --------------------------------------------------------------------------------- */
@@ -360,9 +249,9 @@ static void two_hops_change_no_token(void **state)
 
     (void)state;
     smollm2_path();
-    workers[0] = start_worker(2, 15, 1);
-    workers[1] = start_worker(15, 28, 1);
-    remote = connect_to(workers, 2);
+    workers[0] = cluster_worker(&world, 2, 15, 1);
+    workers[1] = cluster_worker(&world, 15, 28, 1);
+    remote = cluster_remote(&world, workers, 2);
     for (uint32_t i = 0; i < 10; i++) {
         struct way way = { (i * 3) % 17, (i * 5) % (WINDOWS + 1),
                            i % 5 < RIGHTS ? rights[i % 5] : -1.0f };
@@ -392,9 +281,9 @@ static void a_worker_that_goes_away_changes_no_token(void **state)
 
         prompt_tokens(&ask, i % PROMPTS);
         expect(&ask, seed, &expected);
-        actual.workers[0] = start_worker(2, 28, 1);
-        actual.workers[1] = start_worker(2, 28, 1);
-        remote = connect_to(actual.workers, 2);
+        actual.workers[0] = cluster_worker(&world, 2, 28, 1);
+        actual.workers[1] = cluster_worker(&world, 2, 28, 1);
+        remote = cluster_remote(&world, actual.workers, 2);
         split = split_session(remote, 1, &way, &expected);
         answer(split, &ask, seed, &actual);
         same(&expected, &actual, name_of(&way, i % PROMPTS, seed));

@@ -5,25 +5,16 @@
  * its middle layers on workers behind TLS on loopback.  SmolLM2, greedy, hidden states in f32:
  * the tokens must be equal, wherever it is cut, however the prompt is chunked, with one worker or
  * two, and whoever else is on the worker. */
-#include "parity_common.h"
-
-#include <mcp/keys.h>
-#include <mcp/worker.h>
+#include "cluster_common.h"
 
 #include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
-enum { CTX = 768, ANSWER = 16, TOKENS_MAX = CTX, LAYERS = 30, SESSIONS = 8 };
+enum { CTX = 768, ANSWER = 16, TOKENS_MAX = CTX, SESSIONS = 8 };
 
-static struct {
-    char        folder[256], keys[300];
-    mcp_model  *model;
-    mcp_engine *engine; /* all layers; sequence 0 is the oracle's, 1 the split's */
-    mcp_worker *worker;
-    mcp_remote *remote;
-} world;
+static struct cluster world = { .ctx_tokens = CTX, .batch_tokens = 512 };
 
 /* ---- texts --------------------------------------------------------------------------------- */
 
@@ -72,20 +63,8 @@ struct tokens {
 
 static void prompt_tokens(struct tokens *t, size_t index)
 {
-    const char            *text = prompts[index][0] != '\0' ? prompts[index] : long_prompt();
-    char                   chat[8192];
-    mcp_error              err = { 0 };
-    const mcp_chat_message message = { .role = "user", .content = text };
-    int bytes = mcp_model_chat_format(world.model, &message, 1, 1, chat, sizeof(chat), &err);
-
-    if (bytes < 0)
-        fail_msg("%s", err.text);
-    int count = mcp_model_tokenize(world.model, chat, (size_t)bytes,
-                                   MCP_TOKENIZE_SPECIAL | MCP_TOKENIZE_BOS, t->id, TOKENS_MAX,
-                                   &err);
-    if (count < 0 || count > TOKENS_MAX)
-        fail_msg("prompt %zu: %d tokens: %s", index, count, err.text);
-    t->count = (uint32_t)count;
+    t->count = cluster_prompt(&world, prompts[index][0] != '\0' ? prompts[index] : long_prompt(),
+                              t->id, TOKENS_MAX);
 }
 
 static int on_token(int32_t token, const char *bytes, size_t count, void *ctx)
@@ -115,37 +94,10 @@ static void answer(mcp_session *session, const struct tokens *prompt, struct tok
 
 static void same(const struct tokens *expected, const struct tokens *actual, const char *what)
 {
-    uint32_t i = 0;
-
-    while (i < expected->count && i < actual->count && expected->id[i] == actual->id[i])
-        i++;
-    if (i < expected->count || i < actual->count)
-        fail_msg("%s: token %u of %u differs", what, i, expected->count);
+    cluster_same_tokens(expected->id, expected->count, actual->id, actual->count, what);
 }
 
 /* ---- sessions --------------------------------------------------------------------------------- */
-
-static mcp_session *open_session(const mcp_session_opts *opts)
-{
-    mcp_session *session = NULL;
-    mcp_error    err = { 0 };
-
-    if (mcp_session_open(&session, NULL, opts, &err) < 0)
-        fail_msg("%s", err.text);
-    return session;
-}
-
-/* Everything here, in windows of `chunk`. */
-static mcp_session *local_session(uint32_t chunk)
-{
-    const mcp_stage  stage = { 0, LAYERS, world.engine };
-    mcp_session_opts opts = MCP_SESSION_OPTS_INIT;
-
-    opts.stages = &stage;
-    opts.stage_count = 1;
-    opts.chunk_tokens = chunk;
-    return open_session(&opts);
-}
 
 /* Stages between `cuts`: the outer ones here, the inner ones on workers. */
 static mcp_session *split_session(mcp_remote *remote, const uint32_t *cuts, uint32_t count,
@@ -156,7 +108,7 @@ static mcp_session *split_session(mcp_remote *remote, const uint32_t *cuts, uint
 
     for (uint32_t i = 0; i <= count; i++) {
         stages[i].first = i > 0 ? cuts[i - 1] : 0;
-        stages[i].last = i < count ? cuts[i] : LAYERS;
+        stages[i].last = i < count ? cuts[i] : CLUSTER_LAYERS;
         stages[i].engine = i == 0 || i == count ? world.engine : NULL;
     }
     opts.seq = 1;
@@ -165,14 +117,14 @@ static mcp_session *split_session(mcp_remote *remote, const uint32_t *cuts, uint
     opts.remote = remote;
     opts.codec = "f32";
     opts.chunk_tokens = chunk;
-    return open_session(&opts);
+    return cluster_session(&opts);
 }
 
 static void compare(size_t prompt, mcp_remote *remote, const uint32_t *cuts, uint32_t count,
                     uint32_t chunk)
 {
     struct tokens ask, expected, actual;
-    mcp_session  *local = local_session(chunk), *split;
+    mcp_session  *local = cluster_session_here(&world, chunk), *split;
     char          what[160];
 
     prompt_tokens(&ask, prompt);
@@ -186,90 +138,18 @@ static void compare(size_t prompt, mcp_remote *remote, const uint32_t *cuts, uin
     same(&expected, &actual, what);
 }
 
-/* ---- workers ------------------------------------------------------------------------------------- */
-
-static mcp_worker *start_worker(uint32_t first, uint32_t last, uint32_t seqs)
-{
-    mcp_worker_opts opts = MCP_WORKER_OPTS_INIT;
-    mcp_engine_opts engine = MCP_ENGINE_OPTS_INIT;
-    mcp_worker     *worker = NULL;
-    mcp_error       err = { 0 };
-
-    engine.first = first;
-    engine.last = last;
-    engine.ctx_tokens = CTX;
-    engine.seqs = seqs;
-    engine.threads = 1;
-    engine.batch_tokens = engine.ubatch_tokens = 512;
-    engine.device = "cpu";
-    opts.listen = "127.0.0.1:0";
-    opts.keys = world.keys;
-    opts.engine = &engine;
-    if (mcp_worker_open(&worker, world.model, &opts, &err) < 0)
-        fail_msg("%s", err.text);
-    return worker;
-}
-
-static mcp_remote *connect_to(mcp_worker *const *workers, uint32_t count)
-{
-    const char     *addresses[4];
-    mcp_remote_opts opts = MCP_REMOTE_OPTS_INIT;
-    mcp_remote     *remote = NULL;
-    mcp_error       err = { 0 };
-
-    for (uint32_t i = 0; i < count; i++)
-        addresses[i] = mcp_worker_address(workers[i]);
-    opts.keys = world.keys;
-    opts.workers = addresses;
-    opts.worker_count = count;
-    if (mcp_remote_open(&remote, &opts, &err) < 0)
-        fail_msg("%s", err.text);
-    return remote;
-}
+/* ---- around all --------------------------------------------------------------------------------- */
 
 static int begin(void **state)
 {
-    mcp_engine_opts opts = MCP_ENGINE_OPTS_INIT;
-    mcp_error       err = { 0 };
-
     (void)state;
-    if (getenv("MCP_MODEL_SMOLLM2") == NULL)
-        return 0;
-    snprintf(world.folder, sizeof(world.folder), "%s/mcp-split-XXXXXX",
-             getenv("TMPDIR") != NULL ? getenv("TMPDIR") : "/tmp");
-    if (mkdtemp(world.folder) == NULL)
-        return -1;
-    snprintf(world.keys, sizeof(world.keys), "%s/keys", world.folder);
-    if (mcp_keys_init(world.keys, NULL, &err) < 0 ||
-        mcp_model_open(&world.model, smollm2_path(), &err) < 0) {
-        fprintf(stderr, "%s\n", err.text);
-        return -1;
-    }
-    opts.ctx_tokens = CTX;
-    opts.seqs = 2;
-    opts.threads = 1;
-    opts.device = "cpu";
-    opts.even_windows = 1;
-    if (mcp_engine_open(&world.engine, world.model, &opts, &err) < 0) {
-        fprintf(stderr, "%s\n", err.text);
-        return -1;
-    }
-    world.worker = start_worker(0, LAYERS, SESSIONS);
-    world.remote = connect_to(&world.worker, 1);
-    return 0;
+    return cluster_begin(&world, "split", 0, CLUSTER_LAYERS, SESSIONS);
 }
 
 static int end(void **state)
 {
-    char command[600];
-
     (void)state;
-    mcp_remote_close(world.remote);
-    mcp_worker_close(world.worker);
-    mcp_engine_close(world.engine);
-    mcp_model_close(world.model);
-    snprintf(command, sizeof(command), "rm -rf '%s'", world.folder);
-    return world.folder[0] != '\0' && system(command) != 0 ? -1 : 0;
+    return cluster_end(&world);
 }
 
 /* ---- tests ------------------------------------------------------------------------------------------ */
@@ -289,12 +169,12 @@ static void the_cut_may_be_anywhere(void **state)
 {
     (void)state;
     smollm2_path();
-    for (uint32_t first = 1; first < LAYERS - 1; first++) {
-        const uint32_t cuts[] = { first, first + 1 + (first * 7) % (LAYERS - 1 - first) };
+    for (uint32_t first = 1; first < CLUSTER_LAYERS - 1; first++) {
+        const uint32_t cuts[] = { first, first + 1 + (first * 7) % (CLUSTER_LAYERS - 1 - first) };
 
         compare(first % SHORT, world.remote, cuts, 2, 64);
     }
-    for (uint32_t last = 2; last < LAYERS; last++) {
+    for (uint32_t last = 2; last < CLUSTER_LAYERS; last++) {
         const uint32_t cuts[] = { 1 + (last * 5) % (last - 1), last };
 
         compare(last % SHORT, world.remote, cuts, 2, 64);
@@ -321,9 +201,9 @@ static void two_workers_in_a_row_give_the_same_text(void **state)
 
     (void)state;
     smollm2_path();
-    workers[0] = start_worker(2, 15, 1);
-    workers[1] = start_worker(15, 28, 1);
-    remote = connect_to(workers, 2);
+    workers[0] = cluster_worker(&world, 2, 15, 1);
+    workers[1] = cluster_worker(&world, 15, 28, 1);
+    remote = cluster_remote(&world, workers, 2);
     for (size_t i = 0; i < PROMPTS; i += 3)
         compare(i, remote, cuts, 3, 64);
     compare(SHORT, remote, cuts, 3, 40);
@@ -342,7 +222,7 @@ static void turns_of_a_chat_reuse_what_the_worker_has(void **state)
 
     (void)state;
     smollm2_path();
-    local = local_session(64);
+    local = cluster_session_here(&world, 64);
     split = split_session(world.remote, cuts, 2, 64);
     prompt_tokens(&ask, 16);
     opts.max_tokens = ANSWER;
@@ -381,7 +261,7 @@ static void a_worker_that_does_it_all_gives_the_same_text(void **state)
     opts.cloud = 1;
     opts.ctx_tokens = CTX;
     for (size_t i = 0; i < PROMPTS; i += 2) {
-        mcp_session *local = local_session(0), *cloud = open_session(&opts);
+        mcp_session *local = cluster_session_here(&world, 0), *cloud = cluster_session(&opts);
 
         prompt_tokens(&ask, i);
         answer(local, &ask, &expected);
@@ -420,14 +300,14 @@ static void *be_a_guest(void *ctx)
     opts.last = g->cuts[0];
     g->rc = mcp_engine_open(&head, world.model, &opts, &g->err);
     opts.first = g->cuts[1];
-    opts.last = LAYERS;
+    opts.last = CLUSTER_LAYERS;
     opts.beside = head;
     if (g->rc == MCP_OK)
         g->rc = mcp_engine_open(&tail, world.model, &opts, &g->err);
 
     mcp_stage stages[] = { { 0, g->cuts[0], head },
                            { g->cuts[0], g->cuts[1], NULL },
-                           { g->cuts[1], LAYERS, tail } };
+                           { g->cuts[1], CLUSTER_LAYERS, tail } };
     session_opts.stages = stages;
     session_opts.stage_count = 3;
     session_opts.remote = world.remote;
@@ -456,7 +336,7 @@ static void eight_sessions_on_one_worker_do_not_disturb_each_other(void **state)
     (void)state;
     smollm2_path();
     for (size_t i = 0; i < SESSIONS; i++) {
-        mcp_session *local = local_session(64);
+        mcp_session *local = cluster_session_here(&world, 64);
 
         guests[i].cuts[0] = 2;
         guests[i].cuts[1] = i % 4 == 3 ? 20 : 28; /* two ranges, which cannot share a forward */
