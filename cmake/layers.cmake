@@ -13,7 +13,7 @@ mcp_layer(plan     base)
 mcp_layer(wire     guard base)
 mcp_layer(net      wire guard base)
 mcp_layer(pipe     plan guard base)
-mcp_layer(worker   net wire engine guard model base)
+mcp_layer(worker   pipe net wire engine guard model base)
 mcp_layer(agent    pipe net wire engine plan guard model base)
 mcp_layer(api      agent worker pipe net wire plan engine guard model base)
 

@@ -89,6 +89,20 @@ int engine_export(struct mcp_engine *e, uint32_t seq, uint32_t first, uint32_t l
 int engine_import(struct mcp_engine *e, uint32_t seq, const void *buffer, size_t bytes,
                   mcp_error *err);
 
+/* engine_import() of a block that has to be the one asked for: from a peer, who might send another.
+ *   MCP_EFORMAT  it is of other layers or positions */
+struct engine_block {
+    uint32_t first, last;         /* layers */
+    uint32_t pos_first, pos_last; /* positions */
+};
+int engine_import_as(struct mcp_engine *e, uint32_t seq, const struct engine_block *asked,
+                     const void *buffer, size_t bytes, mcp_error *err);
+
+/* Bytes of a block that this engine exports or takes; and of them, those of one position in one
+ * layer. */
+uint64_t engine_block_bytes(const struct mcp_engine *e, const struct engine_block *block);
+size_t   engine_block_row_bytes(const struct mcp_engine *e);
+
 /* The shard that holds a layer. */
 struct engine_shard *engine_shard_of(struct mcp_engine *e, uint32_t layer);
 

@@ -180,6 +180,11 @@ static int check_rows(const uint8_t *at, const struct header *h, mcp_error *err)
     return MCP_OK;
 }
 
+static bool is_block(const uint8_t *block, size_t bytes)
+{
+    return bytes >= HEADER_BYTES + BASE_SHA256_BYTES && memcmp(block, magic, sizeof(magic)) == 0;
+}
+
 /* Is this a whole, undamaged block, and of this engine's model and store? */
 static int check_block(struct mcp_engine *e, const uint8_t *block, size_t bytes, struct header *h,
                        mcp_error *err)
@@ -188,7 +193,7 @@ static int check_block(struct mcp_engine *e, const uint8_t *block, size_t bytes,
     uint8_t       sum[BASE_SHA256_BYTES];
     int           rc;
 
-    if (bytes < HEADER_BYTES + BASE_SHA256_BYTES || memcmp(block, magic, sizeof(magic)) != 0)
+    if (!is_block(block, bytes))
         return base_fail(err, MCP_EFORMAT, "%zu bytes are not a KV block", bytes);
     rc = digest(block, bytes - BASE_SHA256_BYTES, sum, err);
     if (rc < 0)
@@ -221,6 +226,26 @@ static int check_block(struct mcp_engine *e, const uint8_t *block, size_t bytes,
         return base_fail(err, MCP_EFORMAT, "a KV block of %zu bytes should have %" PRIu64, bytes,
                          block_bytes(h));
     return check_rows(block + HEADER_BYTES, h, err);
+}
+
+size_t engine_block_row_bytes(const struct mcp_engine *e)
+{
+    const struct engine_kv *kv = &e->shards[0].kv;
+
+    return engine_kv_row_bytes(kv, false) + engine_kv_row_bytes(kv, true);
+}
+
+uint64_t engine_block_bytes(const struct mcp_engine *e, const struct engine_block *block)
+{
+    const struct engine_kv *kv = &e->shards[0].kv;
+    const struct header     h = { .first = block->first,
+                                  .last = block->last,
+                                  .pos_first = block->pos_first,
+                                  .pos_last = block->pos_last,
+                                  .row_k = (uint32_t)engine_kv_row_bytes(kv, false),
+                                  .row_v = (uint32_t)engine_kv_row_bytes(kv, true) };
+
+    return block_bytes(&h);
 }
 
 int engine_import(struct mcp_engine *e, uint32_t seq, const void *buffer, size_t bytes,
@@ -262,4 +287,23 @@ int engine_import(struct mcp_engine *e, uint32_t seq, const void *buffer, size_t
     for (uint32_t layer = h.first; layer < h.last; layer++)
         *engine_kv_length(&engine_shard_of(e, layer)->kv, seq, layer) = h.pos_last;
     return MCP_OK;
+}
+
+int engine_import_as(struct mcp_engine *e, uint32_t seq, const struct engine_block *asked,
+                     const void *buffer, size_t bytes, mcp_error *err)
+{
+    struct header h;
+
+    if (!is_block(buffer, bytes))
+        return base_fail(err, MCP_EFORMAT, "%zu bytes are not a KV block", bytes);
+    header_read(buffer, &h);
+    if (h.first != asked->first || h.last != asked->last || h.pos_first != asked->pos_first ||
+        h.pos_last != asked->pos_last)
+        return base_fail(
+            err, MCP_EFORMAT,
+            "the KV block is of layers [%u, %u) and positions [%u, %u), asked for were "
+            "[%u, %u) and [%u, %u)",
+            h.first, h.last, h.pos_first, h.pos_last, asked->first, asked->last, asked->pos_first,
+            asked->pos_last);
+    return engine_import(e, seq, buffer, bytes, err);
 }

@@ -407,6 +407,43 @@ static void a_block_must_continue_the_sequence(void **state)
     engine_close(e);
 }
 
+/* Goal:   who asked for a block takes that one only, of what a peer may send.
+ * Method: blocks that engine_import() would take, one off in each of their four bounds; a few bytes;
+ *         then the right one.  Nothing changes before. */
+static void only_the_block_asked_for_is_taken(void **state)
+{
+    static const struct engine_block asked = { 1, 3, 0, 4 };
+    static const struct engine_block others[] = {
+        { 0, 3, 0, 4 }, { 1, 2, 0, 4 }, { 1, 4, 0, 4 }, { 1, 3, 0, 3 }, { 1, 3, 0, 5 },
+    };
+    struct mcp_engine *e = begun(model, run_opts());
+    uint8_t           *block;
+    size_t             bytes;
+    mcp_error          err;
+
+    (void)state;
+    for (size_t i = 0; i < UNIT_COUNT(others); i++) {
+        const struct engine_block *o = &others[i];
+
+        block = export(e, 0, o->first, o->last, o->pos_first, o->pos_last, &bytes);
+        assert_int_equal(bytes, engine_block_bytes(e, o));
+        unit_refused(engine_import_as(e, 1, &asked, block, bytes, &err), MCP_EFORMAT, &err,
+                     "asked for");
+        unit_refused(engine_import_as(e, 1, &asked, block, 7, &err), MCP_EFORMAT, &err, "7 bytes");
+        free(block);
+    }
+    assert_int_equal(*engine_kv_length(&engine_shard_of(e, 1)->kv, 1, 1), 0);
+    block = export(e, 0, 1, 3, 0, 4, &bytes);
+    unit_ok(engine_import_as(e, 1, &asked, block, bytes, &err), &err);
+    assert_int_equal(*engine_kv_length(&engine_shard_of(e, 1)->kv, 1, 1), 4);
+    free(block);
+    block = export(e, 0, 1, 3, 3, 5, &bytes); /* what was asked for, but it does not go on there */
+    unit_refused(engine_import_as(e, 1, &(struct engine_block){ 1, 3, 3, 5 }, block, bytes, &err),
+                 MCP_ERANGE, &err, "begins at position 3");
+    free(block);
+    engine_close(e);
+}
+
 /* Goal:   an engine of some layers takes blocks of those alone. */
 static void a_part_of_the_layers_takes_its_own_blocks(void **state)
 {
@@ -494,6 +531,7 @@ int main(void)
         cmocka_unit_test(a_sealed_block_of_infinities_is_refused),
         cmocka_unit_test(blocks_of_another_model_or_type_are_refused),
         cmocka_unit_test(a_block_must_continue_the_sequence),
+        cmocka_unit_test(only_the_block_asked_for_is_taken),
         cmocka_unit_test(a_part_of_the_layers_takes_its_own_blocks),
         cmocka_unit_test(an_impossible_export_is_refused),
     };

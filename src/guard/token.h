@@ -68,4 +68,8 @@ int guard_token_verify(const struct guard_keyring *ring, const char *token, size
                        const uint8_t cert_sha256[32], const char *audience, int64_t now_s,
                        struct guard_grant *grant, mcp_error *err);
 
+/* The scopes (enum guard_scope) that a token names, for who carries it and would not ask in vain:
+ * nothing of it is verified.  MCP_EFORMAT: it is no token, or names none. */
+int guard_token_scopes(const char *token, uint32_t *scopes, mcp_error *err);
+
 #endif

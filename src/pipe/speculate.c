@@ -60,6 +60,12 @@ void speculate_ran(struct speculate *s, uint32_t stage, bool away, double window
     c->seen[size] = true;
 }
 
+void speculate_drafts(struct speculate *s, uint32_t from, double ms)
+{
+    s->draft_from = from;
+    s->draft_ms = ms > 0.0 ? ms : 0.0;
+}
+
 void speculate_waited(struct speculate *s, double ms)
 {
     s->waits[s->wait_count++ % SPECULATE_WAITS] = ms > 0.0 ? ms : 0.0;
@@ -117,11 +123,15 @@ struct terms {
     struct line here, away[SPECULATE_STAGES];
     uint32_t    away_count;
     double      wait_ms;
+    uint32_t    draft_from;
+    double      draft_ms;
 };
 
 static void terms_of(const struct speculate *s, struct terms *t)
 {
-    *t = (struct terms){ .wait_ms = wait_ms(s) };
+    *t = (struct terms){ .wait_ms = wait_ms(s),
+                         .draft_from = s->draft_from,
+                         .draft_ms = s->draft_ms };
     for (uint32_t i = 0; i < SPECULATE_STAGES; i++) {
         struct line line = fit(&s->costs[i]);
 
@@ -138,11 +148,6 @@ struct times {
     double here, away; /* on this machine; on the busiest worker */
     double sum;
 };
-
-static double busiest(const struct times *t)
-{
-    return t->here > t->away ? t->here : t->away;
-}
 
 static struct times times_of(const struct terms *t, uint32_t positions)
 {
@@ -176,32 +181,74 @@ static double void_ms(const struct terms *t, const struct times *each, double wi
     return each->here / 8.0 + there_ms + VOID_SHARE * windows * each->away;
 }
 
+/* What it takes to make guesses [first, last). */
+static double drafting_ms(const struct terms *t, uint32_t first, uint32_t last)
+{
+    if (first < t->draft_from)
+        first = t->draft_from;
+    return last > first ? (last - first) * t->draft_ms : 0.0;
+}
+
+/* One window at a time, its guesses made before.  While it is away further ones are made: of what
+ * follows it, and those of the next window behind that.  They count if all was right, the first of
+ * them too; the last one may keep the answer waiting. */
+static double waiting_token_ms(const struct terms *t, const double *reach, uint32_t count,
+                               uint32_t drafts)
+{
+    uint32_t     sent = drafts < count ? drafts : count;
+    struct times window = times_of(t, 1 + sent);
+    double       out_ms = t->wait_ms + window.sum, idle_ms = out_ms - window.here;
+    double       draft_ms = drafting_ms(t, 0, sent), tokens = 1.0;
+
+    for (uint32_t i = 0; i < sent; i++)
+        tokens += reach[i];
+    if (draft_ms > 0.0) {
+        double made_ms = ceil(idle_ms / t->draft_ms) * t->draft_ms;
+
+        if (made_ms > draft_ms + t->draft_ms)
+            made_ms = draft_ms + t->draft_ms;
+        if (made_ms > idle_ms)
+            out_ms += made_ms - idle_ms;
+        if (made_ms > t->draft_ms && sent < count)
+            draft_ms -= reach[sent] * (made_ms - t->draft_ms);
+    }
+    return (out_ms + draft_ms) / tokens;
+}
+
 /* From a first window to the first guess that is wrong: tokens won over time spent, both as
  * expected.  reach[i] is the probability that guesses 0 to i are right. */
 static double token_ms(const struct terms *t, const double *reach, uint32_t count, uint32_t drafts,
                        uint32_t windows)
 {
     uint32_t     step = drafts > 0 ? drafts : 1, next = drafts < count ? drafts : count;
-    struct times first = times_of(t, 1 + next), later = times_of(t, step);
+    bool         costly = drafting_ms(t, 0, count) > 0.0;
+    struct times first, later = times_of(t, step);
     double       out[SPECULATE_HORIZON + 1]; /* when window i is out */
     double       tokens = 1.0, spent = 0.0, enters = 1.0;
 
+    if (windows == 1)
+        return waiting_token_ms(t, reach, count, drafts);
+    if (costly && next > t->draft_from)
+        next = t->draft_from;
+    first = times_of(t, 1 + next);
     for (uint32_t i = 0; i < next; i++)
         tokens += reach[i];
     out[0] = t->wait_ms + first.sum;
-    if (windows == 1)
-        return out[0] / tokens;
     for (uint32_t i = 0;; i++) {
-        double goes_on = next < count ? reach[next] : 0.0; /* to window i + 1 */
-        double left = (count - next + step - 1) / step;    /* windows behind this one */
+        double   goes_on = next < count ? reach[next] : 0.0; /* to window i + 1 */
+        double   left = (count - next + step - 1) / step;    /* windows behind this one */
+        uint32_t end = count - next < step ? count : next + step;
+        double   here_ms = later.here + drafting_ms(t, next, end);
 
+        /* An answer that is there waits for the guess that is being made. */
         spent += (enters - goes_on) *
-                 (out[i] + void_ms(t, &later, left < windows - 1 ? left : windows - 1));
+                 (out[i] + void_ms(t, &later, left < windows - 1 ? left : windows - 1) +
+                  (costly ? t->draft_ms / 2.0 : 0.0));
         if (next >= count)
             break;
-        for (uint32_t k = 0; k < step && next < count; k++)
+        while (next < end)
             tokens += reach[next++];
-        out[i + 1] = out[i] + busiest(&later);
+        out[i + 1] = out[i] + (here_ms > later.away ? here_ms : later.away);
         if (i + 1 >= windows && out[i + 1] < out[i + 1 - windows] + t->wait_ms + later.sum)
             out[i + 1] = out[i + 1 - windows] + t->wait_ms + later.sum;
         enters = goes_on;

@@ -5,7 +5,9 @@
  *
  * A window of w positions keeps a stage for fixed + w x each milliseconds, learned from what has
  * run, and besides waits for the links.  The stages here share one thread; each one on a worker
- * computes beside the others.
+ * computes beside the others.  Guesses by a draft model take that thread's time as well, one after
+ * the other; a window that stops and waits has all of them first, and where windows follow each
+ * other the first one goes out with those that are there.
  *
  * SPDX-License-Identifier: MIT */
 #ifndef PIPE_SPECULATE_H
@@ -36,6 +38,8 @@ struct speculate {
     bool                  away[SPECULATE_STAGES]; /* on a worker */
     double                waits[SPECULATE_WAITS];
     uint32_t              wait_count;
+    uint32_t              draft_from; /* guesses from this one on cost draft_ms each, here */
+    double                draft_ms;
 };
 
 struct speculate_plan {
@@ -52,6 +56,9 @@ void speculate_ran(struct speculate *s, uint32_t stage, bool away, double window
                    double ms);
 /* A window spent so long neither computed nor queued at a worker: links, mostly. */
 void speculate_waited(struct speculate *s, double ms);
+
+/* From now on guesses `from` and later take `ms` each to be made; 0 = none does. */
+void speculate_drafts(struct speculate *s, uint32_t from, double ms);
 
 /* The best plan when guess i, after right ones, is right with probabilities[i].  Whoever lacks
  * guesses gets a plan without (drafts = 0, windows = 1), whatever was told. */

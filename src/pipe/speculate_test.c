@@ -13,6 +13,7 @@ struct world {
     double wait_ms;
     double head_fixed, head_each, away_fixed, away_each, tail_fixed, tail_each;
     double right; /* probability of a guess */
+    double draft; /* to make one here, one after the other; 0: they are all there */
 };
 
 enum { FLIGHT_MAX = 64, WINDOWS_MAX = 32, TOKENS = 4000 };
@@ -28,6 +29,8 @@ struct run {
     double              now_ms, worker_free_ms;
     struct flight       flight[FLIGHT_MAX];
     uint32_t            flights;
+    uint32_t            ready; /* guesses that were made and not sent */
+    bool                fresh; /* the next window begins with a token of the text */
 };
 
 static void sim_send(struct run *r, uint32_t count)
@@ -59,36 +62,80 @@ static void sim_reject(struct run *r, uint32_t count)
     r->flights = 0;
 }
 
+static bool sim_chance(struct run *r)
+{
+    return (double)(unit_next(&r->rng) >> 11) * 0x1p-53 < r->w->right;
+}
+
+/* Send the next window if it is full, or is the first of several. */
+static bool sim_send_next(struct run *r, uint32_t drafts, uint32_t windows)
+{
+    uint32_t full = drafts > 0 || r->fresh ? drafts : 1;
+    uint32_t count = r->ready < full ? r->ready : full;
+
+    if (r->flights == windows || (count < full && (!r->fresh || windows == 1)))
+        return false;
+    sim_send(r, count + r->fresh);
+    r->fresh = false;
+    if (r->w->draft > 0.0)
+        r->ready -= count;
+    return true;
+}
+
+/* Is the guess behind the front window right, whose rows were?  Sent or only made, it is used. */
+static bool sim_next_is_right(struct run *r)
+{
+    bool made = r->flights > 0 || r->ready > 0, right = made && sim_chance(r);
+
+    if (r->flights > 0)
+        return right;
+    r->fresh = true;
+    if (r->w->draft > 0.0)
+        r->ready = right ? r->ready - 1 : 0;
+    return true; /* nothing was sent that could be void */
+}
+
+static void sim_receive(struct run *r, uint32_t drafts, uint32_t *tokens)
+{
+    const struct world *w = r->w;
+    struct flight       front = r->flight[0];
+    bool                right = true;
+
+    if (r->now_ms < front.done_ms + w->wait_ms / 2.0)
+        r->now_ms = front.done_ms + w->wait_ms / 2.0;
+    r->now_ms += w->tail_fixed + w->tail_each * front.count;
+    r->flights--;
+    memmove(r->flight, r->flight + 1, r->flights * sizeof(r->flight[0]));
+    for (uint32_t i = 0; i < front.count && right; i++) {
+        ++*tokens;
+        right = i + 1 < front.count ? sim_chance(r) : sim_next_is_right(r);
+    }
+    if (right)
+        return;
+    sim_reject(r, drafts + 1);
+    r->fresh = true;
+    if (w->draft > 0.0)
+        r->ready = 0;
+}
+
 /* Milliseconds a token, of a long text under one plan. */
 static double simulate(const struct world *w, uint32_t drafts, uint32_t windows, uint64_t seed)
 {
-    struct run r = { .w = w, .rng = seed };
-    uint32_t   tokens = 0, step = drafts > 0 ? drafts : 1;
-    bool       fresh = true; /* the next window begins with a token of the text */
+    struct run r = { .w = w, .rng = seed, .fresh = true };
+    uint32_t   tokens = 0;
 
+    if (w->draft <= 0.0)
+        r.ready = UINT32_MAX;
     while (tokens < TOKENS) {
-        struct flight front = r.flight[0];
-        bool          right = true;
+        bool out = r.flights > 0 && r.now_ms >= r.flight[0].done_ms + w->wait_ms / 2.0;
 
-        if (r.flights < windows &&
-            (r.flights == 0 || r.now_ms < front.done_ms + w->wait_ms / 2.0)) {
-            sim_send(&r, fresh ? drafts + 1 : step);
-            fresh = windows == 1;
+        if (!out && sim_send_next(&r, drafts, windows))
             continue;
-        }
-        if (r.now_ms < front.done_ms + w->wait_ms / 2.0)
-            r.now_ms = front.done_ms + w->wait_ms / 2.0;
-        r.now_ms += w->tail_fixed + w->tail_each * front.count;
-        r.flights--;
-        memmove(r.flight, r.flight + 1, r.flights * sizeof(r.flight[0]));
-        for (uint32_t i = 0; i < front.count && right; i++) {
-            tokens++;
-            right = (double)(unit_next(&r.rng) >> 11) * 0x1p-53 < w->right ||
-                    (windows == 1 && i + 1 == front.count); /* nothing was guessed there */
-        }
-        if (!right) {
-            sim_reject(&r, drafts + 1);
-            fresh = true;
+        if (!out && r.ready <= drafts && (drafts > 0 || windows > 1)) {
+            r.now_ms += w->draft;
+            r.ready++;
+        } else {
+            sim_receive(&r, drafts, &tokens);
         }
     }
     return r.now_ms / tokens;
@@ -110,10 +157,10 @@ static void teach(struct speculate *s, const struct world *w)
 static const double       waits[] = { 1.0, 5.0, 20.0, 80.0 };
 static const double       rights[] = { 0.1, 0.3, 0.5, 0.7, 0.9, 0.97 };
 static const struct world computers[] = {
-    { 0, 0.3, 0.2, 4.0, 2.0, 1.0, 0.4, 0 }, /* a small model on two CPUs */
-    { 0, 0.3, 0.2, 4.0, 6.0, 1.0, 0.4, 0 }, /* each position costs as much as the first */
-    { 0, 2.0, 0.2, 8.0, 0.1, 2.0, 0.2, 0 }, /* a large one, a GPU as worker */
-    { 0, 8.0, 2.0, 4.0, 0.1, 8.0, 2.0, 0 }, /* slow here */
+    { 0, 0.3, 0.2, 4.0, 2.0, 1.0, 0.4, 0, 0 }, /* a small model on two CPUs */
+    { 0, 0.3, 0.2, 4.0, 6.0, 1.0, 0.4, 0, 0 }, /* each position costs as much as the first */
+    { 0, 2.0, 0.2, 8.0, 0.1, 2.0, 0.2, 0, 0 }, /* a large one, a GPU as worker */
+    { 0, 8.0, 2.0, 4.0, 0.1, 8.0, 2.0, 0, 0 }, /* slow here */
 };
 
 static void in_each_world(void (*look)(const struct world *w))
@@ -140,6 +187,7 @@ static void choose_in(const struct world *w, struct speculate_plan *plan)
         chances[i] = (float)w->right;
     speculate_init(&s, 0, 0, WINDOWS_MAX);
     teach(&s, w);
+    speculate_drafts(&s, 0, w->draft);
     *plan = speculate_choose(&s, chances, SPECULATE_HORIZON);
 }
 
@@ -166,10 +214,10 @@ static void look_for_regret(const struct world *w)
     }
     if (chosen > 1.02 * plain || chosen > 1.25 * best)
         fail_msg(
-            "wait %g ms, guesses right %g, worker %g + %g: %u drafts, %u windows give %.2f ms, "
-            "plain decoding %.2f, the best plan %.2f",
-            w->wait_ms, w->right, w->away_fixed, w->away_each, plan.drafts, plan.windows, chosen,
-            plain, best);
+            "wait %g ms, guesses right %g, made in %g, worker %g + %g: %u drafts, %u windows give "
+            "%.2f ms, plain decoding %.2f, the best plan %.2f",
+            w->wait_ms, w->right, w->draft, w->away_fixed, w->away_each, plan.drafts, plan.windows,
+            chosen, plain, best);
     regret.sum += chosen / best;
     regret.worlds++;
 }
@@ -184,6 +232,65 @@ static void the_plan_is_close_to_the_best_there_is(void **state)
     in_each_world(look_for_regret);
     if (regret.sum > 1.03 * regret.worlds)
         fail_msg("plans take %.3f of the best ones' time", regret.sum / regret.worlds);
+}
+
+static void look_with_a_draft_model(const struct world *w)
+{
+    static const double drafts[] = { 1.0, 10.0 };
+    struct world        drafted = *w;
+
+    for (size_t i = 0; i < UNIT_COUNT(drafts); i++) {
+        drafted.draft = drafts[i];
+        look_for_regret(&drafted);
+    }
+}
+
+/* Goal:   the same where a draft model shares this thread, from one far faster than the model to
+ *         one as slow: it is used where it gains and left alone where it loses. */
+static void the_plan_counts_what_a_draft_model_takes(void **state)
+{
+    (void)state;
+    regret.sum = regret.worlds = 0;
+    in_each_world(look_with_a_draft_model);
+    if (regret.sum > 1.03 * regret.worlds)
+        fail_msg("plans take %.3f of the best ones' time", regret.sum / regret.worlds);
+}
+
+/* Goal:   on a far link a fast draft model that is mostly right is worth six times plain decoding;
+ *         one that takes as long as a token here, without a link, is left alone; and guesses that
+ *         cost nothing still count where the model's cost too much. */
+static void a_draft_model_is_used_where_it_gains(void **state)
+{
+    struct world          w = computers[2];
+    struct speculate_plan plan;
+    float                 chances[SPECULATE_HORIZON];
+    struct speculate      s;
+
+    (void)state;
+    w.wait_ms = 80.0;
+    w.right = 0.9;
+    w.draft = 2.0;
+    choose_in(&w, &plan);
+    assert_true(plan.windows > 1);
+    assert_true(simulate(&w, plan.drafts, plan.windows, 1) < simulate(&w, 0, 1, 1) / 6.0);
+
+    w = computers[1];
+    w.wait_ms = 1.0;
+    w.right = 0.9;
+    w.draft = 12.0;
+    choose_in(&w, &plan);
+    assert_int_equal(plan.drafts, 0);
+    assert_int_equal(plan.windows, 1);
+
+    w = computers[2];
+    w.wait_ms = 20.0;
+    for (uint32_t i = 0; i < SPECULATE_HORIZON; i++)
+        chances[i] = 0.9f;
+    speculate_init(&s, 0, 0, WINDOWS_MAX);
+    teach(&s, &w);
+    speculate_drafts(&s, 4, 500.0);
+    plan = speculate_choose(&s, chances, 4);
+    assert_true(plan.drafts > 0);
 }
 
 static void look_at_prediction(const struct world *w)
@@ -263,6 +370,7 @@ static void a_plan_is_always_within_its_bounds(void **state)
         struct speculate_plan plan;
 
         speculate_init(&s, 0, 0, 1 + unit_below(&rng, WINDOWS_MAX));
+        speculate_drafts(&s, unit_below(&rng, 140), (double)unit_below(&rng, 100) - 20.0);
         for (uint32_t i = 0; i < count; i++)
             chances[i] = (float)unit_below(&rng, 101) / 100.0f;
         for (uint32_t i = unit_below(&rng, 50); i > 0; i--) {
@@ -281,6 +389,8 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(the_plan_is_close_to_the_best_there_is),
+        cmocka_unit_test(the_plan_counts_what_a_draft_model_takes),
+        cmocka_unit_test(a_draft_model_is_used_where_it_gains),
         cmocka_unit_test(stop_and_wait_takes_as_long_as_predicted),
         cmocka_unit_test(without_guesses_there_is_one_plan),
         cmocka_unit_test(what_was_told_is_done),

@@ -159,13 +159,109 @@ static void too_little_to_send_says_at_least(void **state)
     struct plan_link *link = fresh_link();
 
     (void)state;
-    plan_link_bulk(link, PLAN_UP, 125000, 100.0, false, 1.0); /* 10 Mbit/s at least */
-    made_close(plan_link_estimate(link, 1.0).mbit[PLAN_UP], 10.0, 1e-12);
+    plan_link_bulk(link, PLAN_UP, 125000, 100.0, false, 1.0); /* 10 Mbit/s, and that is no news */
+    assert_true(plan_link_estimate(link, 1.0).mbit[PLAN_UP] == 0.0);
+    plan_link_bulk(link, PLAN_UP, 125000, 25.0, false, 1.0);
+    made_close(plan_link_estimate(link, 1.0).mbit[PLAN_UP], 40.0, 1e-12);
     plan_link_bulk(link, PLAN_UP, 125000, 10.0, true, 2.0);
     plan_link_bulk(link, PLAN_UP, 125000, 5.0, false, 3.0); /* 200 */
     made_close(plan_link_estimate(link, 3.0).mbit[PLAN_UP], 200.0, 1e-12);
     plan_link_bulk(link, PLAN_UP, 125000, 100.0, false, 4.0);
     made_close(plan_link_estimate(link, 4.0).mbit[PLAN_UP], 200.0, 1e-12);
+}
+
+/* A window a tick of 100 ms over a path of these figures, with small messages beside it. */
+static double windows(struct plan_link *link, uint64_t *seed, double now, uint32_t count,
+                      double rtt_ms, double mbit, uint64_t bytes)
+{
+    for (uint32_t i = 0; i < count; i++) {
+        double noise = made_between(seed, 0.0, 2.0);
+
+        if (i % 3 == 0)
+            plan_link_rtt(link, rtt_ms + made_between(seed, 0.0, 1.0), now);
+        plan_link_pass(link, rtt_ms + 16.0 * (double)bytes / (mbit * 1000.0) + noise, bytes, bytes,
+                       now + 50.0);
+        now += 100.0;
+    }
+    return now;
+}
+
+/* Goal:   where only windows pass, a fall of the rate to a tenth shows within 3 s, and so does its
+ *         return; a round trip that doubles is no fall.
+ * Method: 8 KiB each way, which at 10 Mbit/s take 13 ms; bulk had shown 100 Mbit/s. */
+static void windows_alone_show_a_rate_that_falls(void **state)
+{
+    struct plan_link         *link = fresh_link();
+    uint64_t                  seed = unit_seed();
+    struct plan_link_estimate e;
+    double                    now = 1000.0;
+
+    (void)state;
+    plan_link_bulk(link, PLAN_UP, 1250000, 100.0, true, 900.0);
+    plan_link_bulk(link, PLAN_DOWN, 1250000, 100.0, true, 900.0);
+    now = windows(link, &seed, now, 60, 20.0, 100.0, 8192);
+    e = plan_link_estimate(link, now);
+    made_close(e.mbit[PLAN_UP], 100.0, 1e-9);
+    assert_true(e.mbit_age_ms[PLAN_DOWN] > 6000.0);
+    now = windows(link, &seed, now, 30, 40.0, 100.0, 8192);
+    e = plan_link_estimate(link, now);
+    made_close(e.mbit[PLAN_UP], 100.0, 1e-9);
+    made_close(e.rtt_ms, 40.0, 0.03);
+    now = windows(link, &seed, now, 30, 40.0, 10.0, 8192);
+    e = plan_link_estimate(link, now);
+    made_close(e.mbit[PLAN_UP], 10.0, 0.2);
+    made_close(e.mbit[PLAN_DOWN], 10.0, 0.2);
+    assert_true(e.mbit_age_ms[PLAN_DOWN] < 200.0);
+    made_close(plan_link_estimate(link, now + 60000.0).mbit[PLAN_UP], 10.0, 0.2); /* it stays */
+    now = windows(link, &seed, now, 30, 40.0, 100.0, 8192);
+    made_close(plan_link_estimate(link, now).mbit[PLAN_UP], 100.0, 1e-9);
+}
+
+/* Goal:   bulk knows better than the windows before it.
+ * Method: windows showed 10 Mbit/s, then bulk goes through at 50. */
+static void new_bulk_counts_more_than_old_windows(void **state)
+{
+    struct plan_link *link = fresh_link();
+    uint64_t          seed = unit_seed();
+    double            now;
+
+    (void)state;
+    plan_link_bulk(link, PLAN_UP, 1250000, 100.0, true, 1.0);
+    now = windows(link, &seed, 3000.0, 40, 20.0, 10.0, 16384);
+    made_close(plan_link_estimate(link, now).mbit[PLAN_UP], 10.0, 0.2);
+    plan_link_bulk(link, PLAN_UP, 625000, 100.0, true, now);
+    made_close(plan_link_estimate(link, now).mbit[PLAN_UP], 50.0, 1e-9);
+}
+
+/* Goal:   windows that wait for each other do not pull the rate below what they carried.
+ * Method: five of 20 KiB on their way at 8 Mbit/s: each takes five times its own 20 ms up. */
+static void what_was_carried_can_be_carried(void **state)
+{
+    struct plan_link         *link = fresh_link();
+    struct plan_link_estimate e;
+
+    (void)state;
+    plan_link_bulk(link, PLAN_UP, 1250000, 100.0, true, 1.0);
+    for (int i = 0; i < 200; i++) {
+        plan_link_rtt(link, 10.0, 3000.0 + i * 20.0);
+        plan_link_pass(link, 10.0 + 5.0 * 20.0, 20000, 100, 3000.0 + i * 20.0);
+    }
+    e = plan_link_estimate(link, 3000.0 + 200 * 20.0);
+    assert_true(e.mbit[PLAN_UP] >= 8.0 - 1e-9 && e.mbit[PLAN_UP] < 16.0);
+}
+
+/* Goal:   a window of a packet is a small message; a larger one says nothing of the round trip. */
+static void a_packet_is_a_small_message(void **state)
+{
+    struct plan_link *link = fresh_link();
+
+    (void)state;
+    plan_link_pass(link, 30.0, 1000, 501, 1.0);
+    assert_true(plan_link_estimate(link, 1.0).rtt_ms == 0.0);
+    plan_link_pass(link, 20.0, 1000, 500, 2.0);
+    assert_true(plan_link_estimate(link, 2.0).rtt_ms == 20.0);
+    plan_link_pass(link, 30.0, 1000, 501, 3.0);
+    assert_true(plan_link_estimate(link, 3.0).rtt_ms == 20.0);
 }
 
 static void samples_that_cannot_be_are_ignored(void **state)
@@ -177,6 +273,7 @@ static void samples_that_cannot_be_are_ignored(void **state)
     for (size_t i = 0; i < UNIT_COUNT(bad); i++) {
         plan_link_rtt(link, bad[i], 1.0);
         plan_link_bulk(link, PLAN_UP, 1000000, bad[i], true, 1.0);
+        plan_link_pass(link, bad[i], 100000, 0, 1.0);
     }
     plan_link_rtt(link, 1.0, NAN);
     plan_link_bulk(link, PLAN_UP, 1000000, 1.0, true, NAN);
@@ -195,6 +292,10 @@ int main(void)
         cmocka_unit_test(jitter_is_that_of_rfc_3550),
         cmocka_unit_test(a_rate_that_falls_is_known_within_three_seconds),
         cmocka_unit_test(too_little_to_send_says_at_least),
+        cmocka_unit_test(windows_alone_show_a_rate_that_falls),
+        cmocka_unit_test(new_bulk_counts_more_than_old_windows),
+        cmocka_unit_test(what_was_carried_can_be_carried),
+        cmocka_unit_test(a_packet_is_a_small_message),
         cmocka_unit_test(samples_that_cannot_be_are_ignored),
     };
 

@@ -114,6 +114,21 @@ static void append(struct queue *q, struct waiting *w)
     q->end = &w->next;
 }
 
+/* Nothing waits for a block of KV as it does for a result or a token: those go before blocks at the
+ * end of the queue of which no part has left. */
+static void pass_states(struct queue *q, struct waiting *w)
+{
+    struct waiting **place = &q->first;
+
+    for (struct waiting **at = &q->first; *at != NULL; at = &(*at)->next)
+        if ((*at)->frame.kind != WIRE_STATE || (*at)->gone > 0)
+            place = &(*at)->next;
+    w->next = *place;
+    *place = w;
+    if (w->next == NULL)
+        q->end = &w->next;
+}
+
 static struct waiting *take_first(struct queue *q)
 {
     struct waiting *w = q->first;
@@ -217,7 +232,11 @@ int wire_channel_send(struct wire_channel *c, const struct wire_frame *frame,
     w->release = owner != NULL ? release : NULL;
     w->owner = owner;
     c->queued_bytes += in_parts ? bytes : w->message_bytes;
-    append(frame->kind == WIRE_BEAT || frame->kind == WIRE_DRAINING ? &c->urgent : &c->queue, w);
+    if (frame->kind == WIRE_RESULT || frame->kind == WIRE_TOKEN)
+        pass_states(&c->queue, w);
+    else
+        append(frame->kind == WIRE_BEAT || frame->kind == WIRE_DRAINING ? &c->urgent : &c->queue,
+               w);
     return MCP_OK;
 }
 
@@ -490,4 +509,10 @@ void wire_channel_bytes(const struct wire_channel *c, uint64_t *out, uint64_t *i
 {
     *out = c->payload_out;
     *in = c->payload_in;
+}
+
+uint64_t wire_channel_bulk_in(const struct wire_channel *c, bool *inside)
+{
+    *inside = c->began.kind != WIRE_NOTHING && is_bulk(&c->began);
+    return c->bulk_received;
 }

@@ -63,4 +63,8 @@ int wire_channel_receive(struct wire_channel *c, double now_ms, const uint8_t *b
 /* Payload bytes sent and received so far (for stats). */
 void wire_channel_bytes(const struct wire_channel *c, uint64_t *out, uint64_t *in);
 
+/* Of those received: bulk.  *inside: it has come as far as the middle of a payload, so the peer had
+ * more of it to send. */
+uint64_t wire_channel_bulk_in(const struct wire_channel *c, bool *inside);
+
 #endif

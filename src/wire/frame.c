@@ -105,12 +105,15 @@ static const struct wire_field generate_fields[] = {
     [10] = U32(generate.seed, "seed"),
     [11] = U64(generate.draws, "draws"),
     [12] = FLAG(generate.ignore_end, "ignore_end"),
+    [13] = FLAG(generate.no_guesses, "no_guesses"),
+    [14] = U32(generate.guesses, "guesses"),
 };
 
 static const struct wire_field token_fields[] = {
     [1] = U64(token.number, "number"),     [2] = U32(token.pos, "pos"),
     [3] = I32(token.token, "token"),       [4] = ENUM(token.stop, "stop", WIRE_STOP_CONTEXT),
     [5] = U32(token.queue_us, "queue_us"), [6] = U32(token.compute_us, "compute_us"),
+    [7] = U32(token.guessed, "guessed"),   [8] = U32(token.guessed_right, "guessed_right"),
 };
 
 static const struct wire_field export_fields[] = {

@@ -120,7 +120,8 @@ struct wire_generate {
     int32_t        top_k;
     uint32_t       seed;
     uint64_t       draws;
-    bool           ignore_end;
+    bool           ignore_end, no_guesses;
+    uint32_t       guesses;
 };
 
 struct wire_token {
@@ -129,6 +130,7 @@ struct wire_token {
     int32_t        token;
     enum wire_stop stop;
     uint32_t       queue_us, compute_us;
+    uint32_t       guessed, guessed_right;
 };
 
 struct wire_export {

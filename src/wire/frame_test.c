@@ -115,7 +115,7 @@ static void no_frame_exceeds_the_overhead(void **state)
             f.u.forward.token_count = 0;
         }
         if (kind == WIRE_GENERATE) {
-            f.u.generate.ignore_end = true;
+            f.u.generate.ignore_end = f.u.generate.no_guesses = true;
             f.u.generate.tokens = &minus_one;
             f.u.generate.token_count = 1;
             ids = 10;

@@ -129,7 +129,7 @@ struct wire_pace_state {
 
 /* ---- estimates -------------------------------------------------------------------------- */
 
-static uint64_t unacked(const struct wire_pace *p)
+uint64_t wire_pace_unacked(const struct wire_pace *p)
 {
     return p->sent_bytes - p->acked_bytes - p->state->forgotten;
 }
@@ -306,6 +306,10 @@ static void rate_sample(struct wire_pace *p, double at_ms, const struct part *pa
     if (took_ms < INTERVAL_LEAST_MS || bytes == 0)
         return;
     rate = (double)bytes / took_ms;
+    p->sample = (struct wire_pace_sample){ .number = p->sample.number + 1,
+                                           .bytes = bytes,
+                                           .ms = took_ms,
+                                           .full = s->phase == STEADY && !part->limited };
     if (part->limited && rate < p->rate_bytes_per_ms)
         return;
     s->round_counts = true;
@@ -360,7 +364,7 @@ static bool parts_pop(struct wire_pace *p, struct part *last)
 /* Has the credit room for a part, and since when? */
 static void room_note(struct wire_pace *p, double now_ms)
 {
-    if (unacked(p) + WIRE_PART_BYTES > p->credit_bytes)
+    if (wire_pace_unacked(p) + WIRE_PART_BYTES > p->credit_bytes)
         p->state->room_ms = INFINITY;
     else
         p->state->room_ms = fmin(p->state->room_ms, now_ms);
@@ -390,7 +394,7 @@ void wire_pace_fini(struct wire_pace *p)
 
 double wire_pace_due_ms(const struct wire_pace *p, uint64_t bytes)
 {
-    const uint64_t flight = unacked(p), most = flight + bytes;
+    const uint64_t flight = wire_pace_unacked(p), most = flight + bytes;
 
     if (flight == 0)
         return -INFINITY;
@@ -422,7 +426,7 @@ static void clock_advance(struct wire_pace *p, double now_ms, uint64_t bytes)
 void wire_pace_sent(struct wire_pace *p, double now_ms, uint64_t bytes)
 {
     struct wire_pace_state *s = p->state;
-    const uint64_t          before = unacked(p);
+    const uint64_t          before = wire_pace_unacked(p);
     struct part            *part;
 
     if (!s->held && now_ms - s->room_ms > ROOM_UNUSED_MS)
@@ -458,7 +462,7 @@ void wire_pace_acked(struct wire_pace *p, double now_ms, uint64_t bytes, uint64_
     const double            at_ms = wire_lag_at_ms(&s->lag, now_ms, stamp_us);
     struct part             last = { 0 };
 
-    bytes = bytes < unacked(p) ? bytes : unacked(p);
+    bytes = bytes < wire_pace_unacked(p) ? bytes : wire_pace_unacked(p);
     if (fabs(at_ms - s->acked_ms) > INTERVAL_LEAST_MS) { /* a lying stamp may go back */
         s->acked = p->acked_bytes;
         s->acked_ms = at_ms;
@@ -473,7 +477,7 @@ void wire_pace_forget(struct wire_pace *p, uint64_t bytes)
 {
     struct part last = { 0 };
 
-    p->state->forgotten += bytes < unacked(p) ? bytes : unacked(p);
+    p->state->forgotten += bytes < wire_pace_unacked(p) ? bytes : wire_pace_unacked(p);
     parts_pop(p, &last); /* their end says nothing about the link */
 }
 

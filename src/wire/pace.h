@@ -30,12 +30,21 @@ enum {
     WIRE_PACE_SENT_MAX = 4096,               /* parts in flight remembered; more share a record */
 };
 
+/* What an acknowledged part has shown: so many bytes came to the peer in that time. */
+struct wire_pace_sample {
+    uint64_t number; /* 1, 2, ...; 0: none yet */
+    uint64_t bytes;
+    double   ms;
+    bool full; /* no more could have come: the credit was used up, and was meant to fill the link */
+};
+
 struct wire_pace {
-    uint64_t sent_bytes, acked_bytes; /* since the beginning, all streams */
-    uint64_t credit_bytes;            /* most unacknowledged */
-    double   rate_bytes_per_ms;       /* windowed maximum */
-    double   rtt_min_ms;              /* smallest of the last 10 to 20 s; 0 = not known yet */
-    bool     clocked;                 /* set by who asks wire_pace_due_ms(): parts are spaced */
+    uint64_t                sent_bytes, acked_bytes; /* since the beginning, all streams */
+    uint64_t                credit_bytes;            /* most unacknowledged */
+    double                  rate_bytes_per_ms;       /* windowed maximum */
+    double                  rtt_min_ms; /* smallest of the last 10 to 20 s; 0 = not known yet */
+    bool                    clocked;    /* set by who asks wire_pace_due_ms(): parts are spaced */
+    struct wire_pace_sample sample;     /* the last one */
     /* The rest is src/wire/pace.c's: samples in flight, windows, start-up state. */
     struct wire_pace_state *state; /* owned */
 };
@@ -57,6 +66,9 @@ void wire_pace_acked(struct wire_pace *p, double now_ms, uint64_t bytes, uint64_
 void wire_pace_forget(struct wire_pace *p, uint64_t bytes);
 /* A round trip measured elsewhere (a Beat, a Probe). */
 void wire_pace_rtt(struct wire_pace *p, double now_ms, double rtt_ms);
+
+/* Bytes on their way. */
+uint64_t wire_pace_unacked(const struct wire_pace *p);
 
 /* The estimates, for stats and the planner; 0 = unknown. */
 double wire_pace_goodput_mbit(const struct wire_pace *p);

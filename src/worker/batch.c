@@ -12,7 +12,7 @@
  *      clock, because what runs in one takes no room from the other).
  *   2. Choose the lane, and its leader (turn.c), whose layers and kind of result the batch has.
  *   3. Fill up with windows of the leader's kind: the lane's decodes, decodes of the back lane
- *      that ride along in front, then the lane's prefill.
+ *      that ride along in front, then the lane's prefill.  What guesses get is settled before.
  *
  * SPDX-License-Identifier: MIT */
 #include "worker/table_private.h"
@@ -43,6 +43,7 @@ struct filling {
     uint32_t             room;         /* positions */
     uint32_t             prefill_room; /* of those, for prefill */
     uint32_t             rider_room;   /* of those, for the back lane's decodes in front */
+    uint32_t             guesses;      /* most in a window */
     double               now_ms;
 };
 
@@ -197,11 +198,22 @@ static bool rides(const struct filling *f, const struct worker_session *s)
     return f->lane == TABLE_FRONT && table_lane_of(s) == TABLE_BACK;
 }
 
+/* How many guesses of the head are to be left out. */
+static uint32_t cuts(const struct filling *f, const struct worker_session *s)
+{
+    uint32_t spare = table_queue_spare(s), needed = s->head->count - spare, keep = f->guesses;
+
+    if (rides(f, s))
+        keep = 0;
+    keep = table_smaller(keep, f->room > needed ? f->room - needed : 0);
+    return spare - table_smaller(spare, keep);
+}
+
 /* How many positions of the head fit. */
 static uint32_t fits(const struct filling *f, const struct worker_session *s)
 {
     const struct worker_work *work = s->head;
-    uint32_t                  left = work->count - work->done, room = f->room;
+    uint32_t                  left = work->count - work->done - cuts(f, s), room = f->room;
 
     if (rides(f, s))
         room = table_smaller(room, f->rider_room);
@@ -219,7 +231,10 @@ static void take(struct filling *f, struct worker_session *s, uint32_t count)
     struct worker_table *t = f->t;
     struct worker_item  *item = &f->batch->items[f->batch->count++];
     enum table_flow      flow = table_flow_of(t, s);
-    uint32_t             cost = s->head->exclusive ? TABLE_TURN_TOKENS : count;
+    uint32_t             cost = s->head->exclusive ? TABLE_TURN_TOKENS : count, cut = cuts(f, s);
+
+    if (cut > 0)
+        table_queue_shorten(t, s, cut);
 
     item->session = s;
     item->slot = s->info.slot;
@@ -279,6 +294,29 @@ static bool belongs(const struct filling *f, const struct worker_session *s)
     return table_lane_of(s) == f->lane || (rides(f, s) && table_is_decode(f->t, s->head));
 }
 
+/* Most guesses in a window of the batch that `leader` will lead. */
+static uint32_t guesses_of(const struct filling *f, const struct worker_session *leader)
+{
+    const struct worker_table *t = f->t;
+    uint32_t                   decodes = 0, prefill = 0, guessing = 0;
+
+    for (uint32_t i = 0; i < t->ready_count; i++) {
+        const struct worker_session *s = t->ready[i];
+        const struct worker_work    *work = s->head;
+        uint32_t                     spare;
+
+        if (!belongs(f, s))
+            continue;
+        spare = table_queue_spare(s);
+        *(table_is_decode(t, work) ? &decodes : &prefill) += work->count - work->done - spare;
+        guessing += spare > 0;
+    }
+    if (guessing == 0 || table_spare_alone(t, leader, f->now_ms))
+        return UINT32_MAX;
+    decodes += table_smaller(prefill, f->prefill_room);
+    return table_spare_room(t, table_smaller(decodes, f->room), f->room) / guessing;
+}
+
 static void fill_up(struct filling *f, const struct table_survey *survey)
 {
     struct worker_table    *t = f->t;
@@ -332,9 +370,10 @@ static void make_batch(struct worker_table *t, double now_ms, const struct table
     if (batch->exclusive) {
         take(&f, leader, 0);
     } else {
+        f.guesses = guesses_of(&f, leader);
         /* Something has to run, be the room too small for it. */
         positions = fits(&f, leader);
-        take(&f, leader, positions > 0 ? positions : table_least_of(t, leader));
+        take(&f, leader, positions > 0 ? positions : table_least_of(t, leader) - cuts(&f, leader));
         fill_up(&f, survey);
     }
     if (batch->back)
@@ -410,6 +449,7 @@ static void note_decode(struct worker_table *t, struct worker_session *s, double
     if (until_ms > t->expected_ms[s->info.qos])
         t->expected_ms[s->info.qos] = until_ms;
     s->decoded_ms = now_ms;
+    s->expected_ms = until_ms;
 }
 
 void worker_table_done(struct worker_table *t, double now_ms, struct worker_batch *batch,

@@ -88,25 +88,63 @@ static int collect_rows(struct worker_compute *c, const struct compute_run *r,
 
 /* ---- tokens ------------------------------------------------------------------------- */
 
-static int collect_token(struct worker_compute *c, struct compute_item *it)
+static int add_token(struct worker_job *job, const struct wire_token *token, mcp_error *err)
+{
+    struct worker_reply *reply = worker_reply_new(0), **end = &job->reply;
+
+    if (reply == NULL)
+        return base_fail(err, MCP_ENOMEM, "a token");
+    reply->frame.kind = WIRE_TOKEN;
+    reply->frame.u.token = *token;
+    while (*end != NULL)
+        end = &(*end)->next;
+    *end = reply;
+    job->chosen++;
+    job->stop = token->stop;
+    return MCP_OK;
+}
+
+/* What the whole window took, and how its guesses went. */
+static void finish_tokens(struct worker_job *job)
+{
+    struct wire_token *token = NULL;
+
+    for (struct worker_reply *reply = job->reply; reply != NULL; reply = reply->next) {
+        token = &reply->frame.u.token;
+        token->queue_us = (uint32_t)(job->queue_ms * 1e3);
+        token->compute_us = (uint32_t)(job->compute_ms * 1e3);
+    }
+    if (token != NULL && job->want == WIRE_WANT_LOGITS) {
+        token->guessed = job->work.count - 1;
+        token->guessed_right = job->chosen - 1;
+    }
+}
+
+/* Row i says what follows position i of the window, and counts as long as the tokens up to there
+ * are the answer's. */
+static int collect_tokens(struct worker_compute *c, struct compute_item *it)
 {
     struct worker_job *job = it->job;
-    int                rc;
+    const int32_t     *window = (const int32_t *)(const void *)(job->data + job->offset_bytes);
+    uint32_t           row = it->item.offset + it->item.count - it->rows;
 
-    if (!it->item.last || worker_answer_prompting(job->answer))
+    if (worker_answer_prompting(job->answer))
         return MCP_OK;
-    rc = worker_answer_next(job->answer, c->out + it->row_at * c->n_vocab,
-                            job->work.pos + job->work.count, job->stream->ctx_tokens, &it->token,
-                            &it->error);
-    if (rc < 0)
-        return rc;
-    it->token.queue_us = (uint32_t)(job->queue_ms * 1e3);
-    it->token.compute_us = (uint32_t)(job->compute_ms * 1e3);
-    job->reply = worker_reply_new(0);
-    if (job->reply == NULL)
-        return base_fail(&it->error, MCP_ENOMEM, "a token");
-    job->reply->frame.kind = WIRE_TOKEN;
-    job->reply->frame.u.token = it->token;
+    for (uint32_t i = 0; i < it->rows && !job->settled; i++) {
+        uint32_t          next = row + i + 1;
+        struct wire_token token;
+        int rc = worker_answer_next(job->answer, c->out + (it->row_at + i) * c->n_vocab,
+                                    job->work.pos + next, &token, &it->error);
+
+        if (rc == MCP_OK)
+            rc = add_token(job, &token, &it->error);
+        if (rc < 0)
+            return rc;
+        job->settled = token.stop != WIRE_STOP_NOT || next == job->work.count ||
+                       window[next] != token.token;
+    }
+    if (it->item.last)
+        finish_tokens(job);
     return MCP_OK;
 }
 
@@ -119,7 +157,7 @@ void compute_collect(struct worker_compute *c, struct compute_run *r, uint32_t f
         if (it->rc < 0)
             continue;
         it->job->compute_ms += r->compute_ms;
-        it->rc = it->job->kind == WORKER_GENERATE ? collect_token(c, it) : collect_rows(c, r, it);
+        it->rc = it->job->kind == WORKER_GENERATE ? collect_tokens(c, it) : collect_rows(c, r, it);
     }
 }
 

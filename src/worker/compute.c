@@ -84,9 +84,34 @@ static void count(struct worker_compute *c, const struct compute_run *r)
         if (!it->item.last)
             continue;
         m->windows++;
-        m->tokens_generated += it->job->kind == WORKER_GENERATE && it->job->reply != NULL;
+        m->tokens_generated += it->job->chosen;
+        if (it->job->chosen > 0 && it->job->want == WIRE_WANT_LOGITS) {
+            m->guesses += it->job->work.count - 1;
+            m->guesses_right += it->job->chosen - 1;
+        }
         worker_histogram_add(&m->queue_ms, it->job->queue_ms);
     }
+}
+
+/* The wrong guesses of an answer's window are taken back.  Lock held. */
+static void keep_chosen(struct worker_compute *c, const struct compute_item *it)
+{
+    const struct worker_job *job = it->job;
+
+    if (job->kind == WORKER_GENERATE && job->want == WIRE_WANT_LOGITS && it->item.last &&
+        it->rc == MCP_OK)
+        worker_table_keep(c->service->table, &it->item, job->chosen);
+}
+
+/* What a forward of so many positions takes when all their rows are wanted, as in the windows of
+ * answers. */
+static void note_time(struct worker_compute *c, const struct compute_run *r)
+{
+    for (uint32_t i = 0; i < r->batch.count; i++)
+        if (r->items[i].job->kind != WORKER_GENERATE || r->items[i].rc < 0 ||
+            r->items[i].rows != r->items[i].item.count)
+            return;
+    worker_guess_note(&c->guess, r->batch.tokens, r->compute_ms);
 }
 
 /* Tell the table, and end those whose work failed.  Lock held. */
@@ -95,15 +120,20 @@ static void settle(struct worker_compute *c, struct compute_run *r)
     struct worker_service *s = c->service;
 
     count(c, r);
+    note_time(c, r);
     for (uint32_t i = 0; i < r->batch.count; i++) {
         struct compute_item *it = &r->items[i];
 
         it->unwanted = worker_item_void(s->table, &it->item);
         if (it->job->kind == WORKER_IMPORT && it->rc == MCP_OK)
             worker_table_set_length(s->table, it->item.session, it->length);
+        keep_chosen(c, it);
         /* Its last token may be answered with the next Generate before we look here again. */
-        if (it->token.stop != WIRE_STOP_NOT && it->job->stream->answer == it->job->answer)
+        if (it->item.last && it->job->stop != WIRE_STOP_NOT &&
+            it->job->stream->answer == it->job->answer) {
             it->job->stream->answer = NULL;
+            worker_stream_keep_text(it->job->stream, it->job->answer);
+        }
     }
     worker_table_done(s->table, base_clock_ms(), &r->batch, r->slice_ms);
     for (uint32_t i = 0; i < r->batch.count; i++) {
@@ -135,34 +165,43 @@ static void deliver(struct compute_run *r)
     }
 }
 
-/* An answer goes on: the prompt's next window, or the token just sampled.  False when it is over,
- * was trimmed, or its stream has left.  Lock held. */
+/* The window after the one that has just run.  Lock held. */
+static void next_window(struct worker_compute *c, struct worker_job *job)
+{
+    const struct worker_limits *l = &c->service->limits;
+    struct worker_work         *work = &job->work;
+    uint32_t                    offset = 0;
+
+    work->pos = worker_session_info(job->stream->session)->queued_pos;
+    if (worker_answer_prompting(job->answer)) {
+        work->count = worker_answer_prompt(job->answer, l->batch_tokens, &offset);
+    } else {
+        work->count = worker_answer_window(job->answer, &c->guess, work->pos, l->decode_tokens,
+                                           (int32_t *)(void *)job->data);
+        work->spare = work->count - 1;
+        job->want = WIRE_WANT_LOGITS;
+    }
+    job->offset_bytes = offset * sizeof(int32_t);
+    job->chosen = 0;
+    job->settled = false;
+    job->queue_ms = -1.0;
+    job->compute_ms = 0.0;
+}
+
+/* An answer goes on.  False when it is over, was trimmed, or its stream has left.  Lock held. */
 static bool go_on(struct worker_compute *c, struct compute_item *it)
 {
     struct worker_service *s = c->service;
     struct worker_job     *job = it->job;
     struct worker_stream  *stream = job->stream;
-    struct worker_work    *work = &job->work;
-    uint32_t               offset, count = 0;
     mcp_error              error = { 0 };
     int                    rc;
 
-    if (job->kind != WORKER_GENERATE || it->unwanted || it->rc < 0 ||
-        it->token.stop != WIRE_STOP_NOT || stream->session == NULL || stream->answer != job->answer)
+    if (job->kind != WORKER_GENERATE || it->unwanted || it->rc < 0 || job->stop != WIRE_STOP_NOT ||
+        stream->session == NULL || stream->answer != job->answer)
         return false;
-    work->pos += work->count;
-    if (worker_answer_prompting(job->answer)) {
-        count = worker_answer_prompt(job->answer, s->limits.batch_tokens, &offset);
-        job->offset_bytes = offset * sizeof(int32_t);
-    } else {
-        memcpy(job->data, &it->token.token, sizeof(int32_t));
-        count = 1;
-        job->offset_bytes = 0;
-    }
-    work->count = count;
-    job->queue_ms = -1.0;
-    job->compute_ms = 0.0;
-    rc = worker_table_push(s->table, base_clock_ms(), stream->session, work, &error);
+    next_window(c, job);
+    rc = worker_table_push(s->table, base_clock_ms(), stream->session, &job->work, &error);
     if (rc < 0)
         worker_stream_fail(stream, rc, &error);
     worker_service_acts(s);

@@ -22,7 +22,6 @@ struct compute_item {
     bool               unwanted; /* trimmed, closed or resumed meanwhile */
     int                rc;       /* what became of it */
     mcp_error          error;
-    struct wire_token  token;  /* GENERATE, once the prompt is through */
     uint32_t           length; /* IMPORT: positions afterwards */
 };
 
@@ -47,11 +46,12 @@ struct worker_compute {
     bool                   started;
     uint32_t               n_embd, n_vocab;
 
-    struct compute_run runs[COMPUTE_RUNS];
-    mcp_window        *ready; /* (sessions_max) those of one forward */
-    float             *out;   /* (out_floats) */
-    size_t             out_floats;
-    uint64_t           faults; /* forwards that failed for several items together */
+    struct compute_run  runs[COMPUTE_RUNS];
+    mcp_window         *ready; /* (sessions_max) those of one forward */
+    float              *out;   /* (out_floats) */
+    size_t              out_floats;
+    struct worker_guess guess;  /* of answers: what windows take */
+    uint64_t            faults; /* forwards that failed for several items together */
 };
 
 /* Floats in a row of this batch's results. */

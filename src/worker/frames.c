@@ -127,6 +127,23 @@ int worker_frames_open(struct worker_stream *s, const uint8_t *bytes, size_t cou
 
 /* ---- queueing ----------------------------------------------------------------------- */
 
+/* Beside a Generate only what it has made may be asked for, and its next window keeps a place. */
+static int beside_answer(const struct worker_stream *s, const struct worker_job *job,
+                         mcp_error *err)
+{
+    uint32_t queued = worker_session_info(s->session)->queued_windows;
+
+    if (job->kind != WORKER_EXPORT)
+        return base_fail(err, MCP_EINVAL,
+                         "a Generate is under way: a Trim ends it, then the session takes %s",
+                         job->kind == WORKER_GENERATE ? "another" : "windows again");
+    if (queued + 1 >= s->call.service->limits.windows_max)
+        return base_fail(err, MCP_EBUSY,
+                         "%u exports wait, at most %u beside a Generate (windows_max less 1)",
+                         queued, s->call.service->limits.windows_max - 1);
+    return MCP_OK;
+}
+
 /* Takes the job over.  A session that was ended meanwhile takes nothing more: its status is on
  * its way. */
 static int push(struct worker_stream *s, struct worker_job *job, mcp_error *err)
@@ -142,9 +159,7 @@ static int push(struct worker_stream *s, struct worker_job *job, mcp_error *err)
         goto out;
     }
     if (s->answer != NULL)
-        rc = base_fail(err, MCP_EINVAL,
-                       "a Generate is under way: a Trim ends it, then the session takes %s",
-                       generate ? "another" : "windows again");
+        rc = beside_answer(s, job, err);
     if (rc == MCP_OK && job->work.exclusive) /* its frame has no epoch: it belongs to the current */
         job->work.epoch = worker_session_info(s->session)->epoch;
     if (rc == MCP_OK)
@@ -305,25 +320,43 @@ static int check_generate(const struct worker_stream *s, const struct wire_gener
     return check_tokens(s, g->tokens, g->token_count, err);
 }
 
+/* The text of the session's last answer; the caller's. */
+static struct draft *take_text(struct worker_stream *s)
+{
+    struct worker_service *service = s->call.service;
+    struct draft          *text;
+
+    pthread_mutex_lock(&service->lock);
+    text = s->text;
+    s->text = NULL;
+    pthread_mutex_unlock(&service->lock);
+    return text;
+}
+
 static int generate(struct worker_stream *s, const struct wire_generate *g, mcp_error *err)
 {
     const struct worker_service *service = s->call.service;
     struct worker_answer        *answer = NULL;
     struct worker_job           *job;
+    const size_t                 window = (1 + WORKER_GUESSES_MAX) * sizeof(*g->tokens);
+    size_t                       bytes;
     uint32_t                     offset;
     int                          rc = need_scope(s, GUARD_GENERATE, "generate", err);
 
     if (rc == MCP_OK)
         rc = check_generate(s, g, err);
     if (rc == MCP_OK)
-        rc = worker_answer_new(&answer, &service->facts, g, err);
+        rc = worker_answer_new(&answer, &service->facts, g, s->ctx_tokens, err);
     if (rc < 0)
         return rc;
-    job = worker_job_new(s, WORKER_GENERATE, g->tokens, g->token_count * sizeof(*g->tokens));
+    worker_answer_guess(answer, g, take_text(s));
+    bytes = g->token_count * sizeof(*g->tokens);
+    job = worker_job_new(s, WORKER_GENERATE, NULL, bytes > window ? bytes : window);
     if (job == NULL) {
         worker_answer_free(answer);
         return base_fail(err, MCP_ENOMEM, "prompt of %zu tokens", g->token_count);
     }
+    memcpy(job->data, g->tokens, bytes);
     job->answer = answer;
     job->tokens = true;
     job->want = WIRE_WANT_LOGITS_LAST;

@@ -55,6 +55,8 @@ static void unlink_job(struct worker_job *job)
         job->next->prev = job->prev;
     if (job->answer != NULL && stream->answer == job->answer)
         stream->answer = NULL;
+    if (job->answer != NULL)
+        worker_stream_keep_text(stream, job->answer);
     if (atomic_fetch_sub(&stream->jobs, 1) == 1 && atomic_load(&stream->half_closed))
         worker_call_wake(&stream->call);
 }
@@ -68,7 +70,7 @@ void worker_job_free(struct worker_job *job)
     stream = job->stream;
     unlink_job(job);
     worker_answer_free(job->answer);
-    worker_reply_free(job->reply);
+    worker_replies_free(job->reply);
     free(job->plain);
     free(job);
     worker_call_unref(&stream->call);

@@ -40,9 +40,12 @@ struct worker_job {
     uint32_t              reply_codec, reply_wrap;
     size_t                offset_bytes;
     uint8_t              *plain;      /* the payload unwrapped; NULL = it is not wrapped */
-    struct worker_reply  *reply;      /* rows of the pieces so far */
+    struct worker_reply  *reply;      /* rows of the pieces so far; GENERATE: a list of tokens */
     uint32_t              reply_rows; /* filled in of it */
     struct worker_answer *answer;     /* of GENERATE; owned */
+    uint32_t              chosen;     /* tokens by this window's rows so far */
+    bool                  settled;    /* its further rows follow a wrong guess, or the end */
+    enum wire_stop        stop;       /* of the token chosen last */
 
     struct wire_export export; /* of EXPORT */
 

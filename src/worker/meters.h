@@ -25,10 +25,11 @@ struct worker_meters {
     struct worker_histogram queue_ms;     /* a window's wait */
     struct worker_histogram compute_ms;   /* a forward */
     uint64_t                windows, positions;
-    uint64_t                tokens_generated; /* by Generate */
-    uint64_t                failed;           /* sessions ended for what they sent */
-    uint64_t                calls_refused;    /* Execute without the right to it */
-    uint64_t                faults;           /* forwards that failed for several sessions */
+    uint64_t                tokens_generated;       /* by Generate */
+    uint64_t                guesses, guesses_right; /* of its windows */
+    uint64_t                failed;                 /* sessions ended for what they sent */
+    uint64_t                calls_refused;          /* Execute without the right to it */
+    uint64_t                faults;                 /* forwards that failed for several sessions */
 };
 
 void worker_meters_init(struct worker_meters *m);

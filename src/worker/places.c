@@ -118,6 +118,13 @@ void table_rate_charge(struct worker_session *s, uint32_t tokens)
         s->subject->tokens -= tokens;
 }
 
+/* Of guesses in vain: the subject has not asked for them. */
+void table_rate_refund(struct worker_session *s, uint32_t tokens)
+{
+    if (s->subject->tokens_per_minute != 0)
+        s->subject->tokens += tokens;
+}
+
 /* ---- slots ---------------------------------------------------------------------------- */
 
 void table_slot_take(struct worker_table *t, struct worker_session *s)

@@ -47,6 +47,14 @@ static void find_deadline(struct worker_session *s)
         note_deadline(s, work);
 }
 
+/* Does anything but exclusive work wait from `work` on? */
+static bool continued(const struct worker_work *work)
+{
+    while (work != NULL && work->exclusive)
+        work = work->next;
+    return work != NULL;
+}
+
 /* Where the next window has to begin. */
 static uint32_t queue_end(const struct worker_session *s)
 {
@@ -177,6 +185,7 @@ int worker_table_push(struct worker_table *t, double now_ms, struct worker_sessi
     int rc;
 
     assert(!s->closed && (!work->exclusive || work->count == 0));
+    assert(work->spare == 0 || work->spare < work->count);
     table_note_time(t, now_ms);
     s->active_ms = now_ms;
     if (work->epoch < s->info.epoch) {
@@ -191,6 +200,7 @@ int worker_table_push(struct worker_table *t, double now_ms, struct worker_sessi
 
     work->came_ms = now_ms;
     work->done = 0;
+    work->unkept = 0;
     work->next = NULL;
     if (s->head == NULL)
         s->head = work;
@@ -249,6 +259,23 @@ void worker_table_set_length(struct worker_table *t, struct worker_session *s, u
     s->info.queued_pos = queue_end(s);
 }
 
+void worker_table_keep(struct worker_table *t, const struct worker_item *item, uint32_t count)
+{
+    struct worker_session *s = item->session;
+    struct worker_work    *work = item->work;
+
+    assert(s->running == work && item->last && !work->exclusive);
+    assert(count > 0 && count <= work->count);
+    if (s->running_void || count == work->count)
+        return;
+    work->unkept = work->count - count;
+    table_rate_refund(s, work->unkept);
+    if (continued(s->head))
+        drop_behind(t, s, NULL, 0);
+    s->trim_to = work->pos + count;
+    s->info.queued_pos = work->pos + count;
+}
+
 void table_queue_rewind(struct worker_table *t, struct worker_session *s, uint32_t pos)
 {
     drop_behind(t, s, NULL, 0);
@@ -275,6 +302,25 @@ void table_queue_expire(struct worker_table *t, struct worker_session *s, double
 }
 
 /* ---- on behalf of batches ------------------------------------------------------------- */
+
+uint32_t table_queue_spare(const struct worker_session *s)
+{
+    const struct worker_work *work = s->head;
+    bool                      whole = work->done == 0 && work->count <= TABLE_UNCUT_TOKENS_MAX;
+
+    return whole && !continued(work->next) ? work->spare : 0;
+}
+
+void table_queue_shorten(struct worker_table *t, struct worker_session *s, uint32_t count)
+{
+    struct worker_work *work = s->head;
+
+    assert(count <= table_queue_spare(s));
+    work->count -= count;
+    work->spare -= count;
+    s->info.queued_pos -= count;
+    t->stats.queued_tokens -= count;
+}
 
 struct worker_work *table_queue_issue(struct worker_table *t, struct worker_session *s,
                                       uint32_t count)
@@ -312,7 +358,7 @@ void table_queue_return(struct worker_table *t, struct worker_session *s, uint32
         }
         t->stats.windows_run++;
         if (!work->exclusive)
-            s->info.length = work->pos + work->count;
+            s->info.length = work->pos + work->count - work->unkept;
     } else if (s->running_void) {
         drop(t, s, work, false);
     } else {

@@ -29,9 +29,6 @@
 struct worker_job;
 
 enum {
-    /* WANT_LOGITS in one Forward: a verify window has some tens; 256 rows of a vocabulary of
-     * 152,064 are 156 MB. */
-    WORKER_LOGITS_ROWS_MAX = 256,
     /* Answers computed and not yet read by the client of one session.  64 windows of 256
      * positions of 4096 floats in f32 are as many. */
     WORKER_UNREAD_BYTES_MAX = 256 << 20,

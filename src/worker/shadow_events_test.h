@@ -177,6 +177,8 @@ static inline void shadow_push(struct shadow *w)
     if (!work->exclusive) {
         work->pos = s->queued_pos;
         work->count = shadow_pick(w, 3) ? 1 + shadow_pick(w, 10) : shadow_pick(w, 400);
+        work->spare = work->count > 1 && shadow_pick(w, 2) ? shadow_pick(w, work->count) : 0;
+        made->guesses = work->spare;
     }
     if (shadow_pick(w, 16) == 0)
         work->epoch += shadow_pick(w, 3) - 1;

@@ -55,7 +55,9 @@ struct shadow_work {
     enum shadow_state  state;
     bool               expired; /* while due */
     bool               import;
-    uint32_t           run; /* positions */
+    uint32_t           run;     /* positions */
+    uint32_t           kept;    /* of them, once all have run */
+    uint32_t           guesses; /* at its end when it was pushed */
 };
 
 struct shadow_session {

@@ -23,6 +23,24 @@ static inline struct shadow_session *shadow_by_handle(struct shadow             
     return NULL;
 }
 
+/* Guesses at the end may be left out of a window as it begins, if no other one goes on there. */
+static inline void shadow_left_out(struct shadow_session *s, struct shadow_work *work)
+{
+    uint32_t end = work->work.pos + work->work.count, next = end;
+
+    if (work->work.exclusive)
+        return;
+    for (uint32_t i = s->count; i-- > 1;)
+        next = s->queue[i]->work.exclusive ? next : s->queue[i]->work.pos;
+    SHADOW_CHECK(next == end); /* of the first that waits behind, if any does */
+    for (uint32_t i = 1; i < s->count; i++)
+        if (!s->queue[i]->work.exclusive)
+            return;
+    SHADOW_CHECK(s->queued_pos - end == work->guesses - work->work.spare);
+    s->queued_pos = end;
+    work->guesses = work->work.spare;
+}
+
 static inline void shadow_run_item(struct shadow *w, const struct worker_batch *batch,
                                    const struct worker_item *item)
 {
@@ -39,6 +57,7 @@ static inline void shadow_run_item(struct shadow *w, const struct worker_batch *
     SHADOW_CHECK(work->work.epoch == s->epoch);
     SHADOW_CHECK(item->slot == worker_session_info(s->s)->slot);
     SHADOW_CHECK(item->offset == work->run);
+    shadow_left_out(s, work);
     left = work->work.count - work->run - item->count;
     SHADOW_CHECK(item->last == (left == 0));
     if ((!item->last || item->offset > 0) && s->qos == WIRE_QOS_BATCH && w->limits.even &&
@@ -167,6 +186,27 @@ static inline void shadow_imported(struct shadow *w, struct shadow_session *s, u
     worker_table_set_length(w->t, s->s, length);
 }
 
+/* Of a window that has run whole, some positions at the end were wrong guesses. */
+static inline void shadow_keep(struct shadow *w, struct shadow_session *s,
+                               const struct worker_item *item)
+{
+    struct shadow_work *work = s->running;
+
+    work->kept = work->work.count;
+    if (!item->last || work->work.exclusive || shadow_pick(w, 4))
+        return;
+    work->kept = 1 + shadow_pick(w, work->work.count);
+    worker_table_keep(w->t, item, work->kept);
+    if (s->running_void || work->kept == work->work.count)
+        return;
+    for (uint32_t i = 0; i < s->count; i++)
+        if (!s->queue[i]->work.exclusive) {
+            shadow_cut(s, 0);
+            break;
+        }
+    s->queued_pos = work->work.pos + work->kept;
+}
+
 static inline void shadow_done_item(struct shadow *w, struct shadow_session *s, uint32_t count)
 {
     struct shadow_work *work = s->running;
@@ -178,7 +218,7 @@ static inline void shadow_done_item(struct shadow *w, struct shadow_session *s, 
         work->state = SHADOW_OURS; /* given back by the batch */
         w->windows_run += !s->running_void;
         if (!s->running_void && !work->work.exclusive)
-            s->length = work->work.pos + work->work.count;
+            s->length = work->work.pos + work->kept;
     } else if (s->running_void) {
         work->state = SHADOW_DUE;
         work->expired = false;
@@ -209,6 +249,7 @@ static inline void shadow_finish(struct shadow *w, struct worker_batch *batch)
         SHADOW_CHECK(worker_item_void(w->t, item) == s->running_void);
         if (s->running->import && s->live && shadow_pick(w, 4))
             shadow_imported(w, s, item->slot, shadow_pick(w, s->ctx + 1));
+        shadow_keep(w, s, item);
         sessions[i] = s;
         counts[i] = item->count;
     }

@@ -48,9 +48,12 @@ static void a_worker_survives_any_failing_allocation(void **state)
 
 static void an_answer_survives_any_failing_allocation(void **state)
 {
-    const struct wire_generate g = { .token_count = 3, .max_tokens = 5, .temperature = 0.8f };
-    struct worker_facts        facts = { 0 };
-    mcp_error                  err = { 0 };
+    const int32_t              tokens[] = { 1, 2, 1 };
+    const struct wire_generate g = {
+        .tokens = tokens, .token_count = 3, .max_tokens = 5, .temperature = 0.8f
+    };
+    struct worker_facts facts = { 0 };
+    mcp_error           err = { 0 };
 
     (void)state;
     facts.model = rig_model_open;
@@ -60,9 +63,11 @@ static void an_answer_survives_any_failing_allocation(void **state)
         int                   rc;
 
         starve_arm(n, false);
-        rc = worker_answer_new(&answer, &facts, &g, &err);
+        rc = worker_answer_new(&answer, &facts, &g, 64, &err);
         starve_check(rc, &err);
         assert_int_equal(answer == NULL, rc < 0);
+        if (answer != NULL)
+            worker_answer_guess(answer, &g, NULL);
         worker_answer_free(answer);
         failed = starve_disarm();
         assert_true(failed > 0 || n > 2);

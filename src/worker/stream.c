@@ -5,6 +5,7 @@
 
 #include "base/clock.h"
 #include "base/fail.h"
+#include "pipe/draft.h"
 #include "worker/link.h"
 
 #include <inttypes.h>
@@ -45,6 +46,16 @@ void worker_reply_free(struct worker_reply *reply)
     free(reply);
 }
 
+void worker_replies_free(struct worker_reply *first)
+{
+    while (first != NULL) {
+        struct worker_reply *next = first->next;
+
+        worker_reply_free(first);
+        first = next;
+    }
+}
+
 static void release_reply(void *owner)
 {
     worker_reply_free(owner);
@@ -68,27 +79,31 @@ static void check_unread(struct worker_stream *s, uint64_t own, uint64_t all)
     worker_stream_end(s, &status);
 }
 
-void worker_stream_reply(struct worker_stream *s, struct worker_reply *reply)
+void worker_stream_reply(struct worker_stream *s, struct worker_reply *first)
 {
-    uint64_t own, all;
-    bool     closed;
+    struct worker_reply *last = first;
+    uint64_t             bytes = 0, own, all;
+    bool                 closed;
 
-    reply->stream = s;
-    reply->next = NULL;
-    own = atomic_fetch_add(&s->unread_bytes, reply->bytes) + reply->bytes;
-    all = atomic_fetch_add(&s->call.service->unread_bytes, reply->bytes) + reply->bytes;
+    for (struct worker_reply *reply = first; reply != NULL; reply = reply->next) {
+        reply->stream = s;
+        bytes += reply->bytes;
+        last = reply;
+    }
+    own = atomic_fetch_add(&s->unread_bytes, bytes) + bytes;
+    all = atomic_fetch_add(&s->call.service->unread_bytes, bytes) + bytes;
 
     pthread_mutex_lock(&s->lock);
     closed = s->closed || s->ending;
     if (!closed && s->replies_tail != NULL)
-        s->replies_tail->next = reply;
+        s->replies_tail->next = first;
     else if (!closed)
-        s->replies = reply;
+        s->replies = first;
     if (!closed)
-        s->replies_tail = reply;
+        s->replies_tail = last;
     pthread_mutex_unlock(&s->lock);
     if (closed) {
-        worker_reply_free(reply);
+        worker_replies_free(first);
         return;
     }
     worker_call_wake(&s->call);
@@ -151,6 +166,16 @@ void worker_stream_fail(struct worker_stream *s, int code, const mcp_error *err)
     worker_stream_end(s, &status);
 }
 
+void worker_stream_keep_text(struct worker_stream *s, struct worker_answer *answer)
+{
+    struct draft *text = worker_answer_text(answer);
+
+    if (text == NULL)
+        return;
+    draft_free(s->text);
+    s->text = text;
+}
+
 /* The session, if it has not ended, waits for another stream. */
 static void detach_session(struct worker_stream *s)
 {
@@ -169,8 +194,6 @@ static void detach_session(struct worker_stream *s)
 /* Nothing is sent any more, and nothing kept for it. */
 static void let_go(struct worker_stream *s)
 {
-    struct worker_reply *next;
-
     s->finished = true;
     s->held = NULL;
     worker_link_block(s, false);
@@ -179,10 +202,7 @@ static void let_go(struct worker_stream *s)
     pthread_mutex_lock(&s->lock);
     s->closed = true;
     pthread_mutex_unlock(&s->lock);
-    for (struct worker_reply *reply = take_replies(s); reply != NULL; reply = next) {
-        next = reply->next;
-        worker_reply_free(reply);
-    }
+    worker_replies_free(take_replies(s));
     detach_session(s);
 }
 
@@ -465,6 +485,7 @@ static void release(struct worker_call *call)
     struct worker_stream *s = (struct worker_stream *)(void *)call;
 
     pthread_mutex_destroy(&s->lock);
+    draft_free(s->text);
     free(s);
 }
 

@@ -27,7 +27,8 @@ struct worker_reply {
 
 /* NULL when out of memory. */
 struct worker_reply *worker_reply_new(size_t bytes);
-void                 worker_reply_free(struct worker_reply *reply); /* one that was not sent */
+void                 worker_reply_free(struct worker_reply *reply);   /* one that was not sent */
+void                 worker_replies_free(struct worker_reply *first); /* a list of such */
 
 struct worker_link;
 
@@ -58,6 +59,7 @@ struct worker_stream {
     /* The service's lock. */
     struct worker_session *session; /* NULL before Open, and after its end */
     struct worker_answer  *answer;  /* of the Generate that runs; only compared */
+    struct draft          *text;    /* after the last one; NULL when there was none */
 
     atomic_uint           jobs;        /* not freed yet */
     atomic_bool           half_closed; /* and not closed: who frees the last job wakes it */
@@ -73,9 +75,9 @@ struct worker_stream {
 /* The call as a stream; NULL when it is a Watch. */
 struct worker_stream *worker_stream_of(struct worker_call *call);
 
-/* Hand over a reply; it is freed when it has left, or at once when nobody waits for it.  Any
- * thread that holds a job of the stream. */
-void worker_stream_reply(struct worker_stream *s, struct worker_reply *reply);
+/* Hand over a list of replies; each is freed when it has left, or at once when nobody waits for
+ * it.  Any thread that holds a job of the stream. */
+void worker_stream_reply(struct worker_stream *s, struct worker_reply *first);
 
 /* Finish the stream with this status; the first one counts.  Any thread. */
 void worker_stream_end(struct worker_stream *s, const struct wire_status *status);
@@ -85,6 +87,10 @@ void worker_stream_fail(struct worker_stream *s, int code, const mcp_error *err)
 
 /* A failure as Execute tells it: compute.proto knows neither OUT_OF_RANGE nor DATA_LOSS. */
 struct wire_status worker_stream_status(int code, const mcp_error *err);
+
+/* Keep the text of an answer that is over for the session's next one.  The service's lock is
+ * held. */
+void worker_stream_keep_text(struct worker_stream *s, struct worker_answer *answer);
 
 /* Give net what may leave now.  Loop's thread. */
 void              worker_stream_pump(struct worker_stream *s, double now_ms);

@@ -24,6 +24,10 @@
  * are even with each other, those of batch sessions are cut anywhere.  Windows of other layers and
  * exclusive work get every second batch while decodes wait.
  *
+ * Guesses.  The last positions of a decode may be guesses (worker_work.spare).  Whoever is alone
+ * runs them all.  Else they have what nobody misses: room that no window waits for, and time that
+ * makes the forward longer by a sixteenth at most, in equal parts; the rest of them is left out.
+ *
  * Fairness.  Start-time fair queueing (Goyal et al. 1996) over sessions with the weight of their
  * class: each session has a virtual time, one for its decodes and one for its prefill, that grows
  * by tokens / weight as it is served, and the smallest goes first; a session that comes back from
@@ -60,6 +64,9 @@ enum {
     WORKER_SESSIONS_MAX = 1024,
     WORKER_RESERVATIONS_MAX = 64,
     WORKER_WINDOWS_MAX = 256, /* ceiling of worker_limits.windows_max */
+    /* WANT_LOGITS in one Forward: a verify window has some tens; 256 rows of a vocabulary of
+     * 152,064 are 156 MB.  Guesses do not make a batch want more. */
+    WORKER_LOGITS_ROWS_MAX = 256,
 };
 
 struct worker_reservation {
@@ -143,6 +150,8 @@ struct worker_work {
     uint64_t number;
     uint32_t epoch;
     uint32_t pos, count;  /* for exclusive work: 0, 0 */
+    uint32_t spare;       /* of count, less than it: guesses at the end, which the table may leave
+                             out, taking them off both, when no window waits behind */
     bool     logits;      /* wants rows of logits: runs only with its like */
     bool     exclusive;   /* export or import: alone with its session, in order */
     uint64_t bytes;       /* of payload held */
@@ -151,7 +160,8 @@ struct worker_work {
     void    *data;        /* the caller's */
     /* the table's */
     double              came_ms;
-    uint32_t            done; /* positions already run */
+    uint32_t            done;   /* positions already run */
+    uint32_t            unkept; /* and not to be kept */
     bool                expired;
     void               *stream; /* of its session when it was dropped */
     struct worker_work *next;
@@ -230,6 +240,12 @@ bool worker_table_urgent(struct worker_table *t, double now_ms, struct worker_ba
 bool worker_item_void(const struct worker_table *t, const struct worker_item *item);
 void worker_table_done(struct worker_table *t, double now_ms, struct worker_batch *batch,
                        double compute_ms);
+
+/* Only the first `count` positions, at least one, of the window that `item` completes are to be
+ * kept, since the others were wrong guesses; the session goes on behind them in its epoch, and
+ * windows that waited there are dropped.  Nothing happens when the item is void.  To be called directly
+ * before worker_table_done() of its batch. */
+void worker_table_keep(struct worker_table *t, const struct worker_item *item, uint32_t count);
 
 /* ---- what the caller has to do -------------------------------------------------------- */
 

@@ -5,6 +5,7 @@
  *     session.c  open, resume, detach, end
  *     queue.c    the windows of one session: push, trim, deadlines
  *     batch.c    which windows run next: the survey, and filling a batch
+ *     spare.c    what guesses may have of a batch
  *     turn.c     whose turn it is: compute time shared between the lanes, who leads a batch
  *
  * All memory is taken in worker_table_new(): nothing else here can fail for want of it.
@@ -86,7 +87,8 @@ struct worker_session {
     double             tag[TABLE_FLOWS];
     double             deadline_ms; /* earliest of its waiting windows; 0 = none */
     double             opened_ms, detached_ms, active_ms;
-    double             decoded_ms; /* end of its last decode */
+    double             decoded_ms;  /* end of its last decode */
+    double             expected_ms; /* until then its next one is expected */
     struct guard_grant grant;
 };
 
@@ -224,6 +226,7 @@ void table_rate_set(struct table_subject *subject, uint32_t tokens_per_minute, d
 /* May a window of `s` run now?  Else *when_ms is lowered to when it may. */
 bool table_rate_allows(struct worker_session *s, double now_ms, double *when_ms);
 void table_rate_charge(struct worker_session *s, uint32_t tokens);
+void table_rate_refund(struct worker_session *s, uint32_t tokens);
 
 /* Give `s` the lowest free slot, or none for now. */
 void table_slot_take(struct worker_table *t, struct worker_session *s);
@@ -248,6 +251,10 @@ struct worker_work *table_queue_issue(struct worker_table *t, struct worker_sess
                                       uint32_t count);
 void table_queue_return(struct worker_table *t, struct worker_session *s, uint32_t count);
 
+/* Guesses of the head that may be left out; and leave out `count` of them. */
+uint32_t table_queue_spare(const struct worker_session *s);
+void     table_queue_shorten(struct worker_table *t, struct worker_session *s, uint32_t count);
+
 /* Forget what waits, what runs, and the positions from `pos` on. */
 void table_queue_rewind(struct worker_table *t, struct worker_session *s, uint32_t pos);
 
@@ -258,6 +265,15 @@ void table_queue_expire(struct worker_table *t, struct worker_session *s, double
 
 bool table_batch_init(struct worker_table *t); /* false without memory */
 void table_batch_fini(struct worker_table *t);
+
+/* ---- spare.c -------------------------------------------------------------------------- */
+
+/* Does nobody but `s` want anything, now or before long? */
+bool table_spare_alone(const struct worker_table *t, const struct worker_session *s, double now_ms);
+
+/* Positions of guesses, in all, that nobody else misses in a forward which has `needed` positions
+ * without them, and room for `room`. */
+uint32_t table_spare_room(const struct worker_table *t, uint32_t needed, uint32_t room);
 
 /* ---- turn.c --------------------------------------------------------------------------- */
 
