@@ -10,20 +10,27 @@ quotations, a code edit.  Each row's text must equal that of `--spec none`.
   wait 4, 8, 16  n-gram guesses, one window of so many in flight: stop and wait
   auto           n-gram guesses, depth and windows chosen as text goes: what `mcp run` does
   synth 0.9      as auto, but each guess is right with probability 0.9, as a good draft model's is
+  draft          guesses by a draft model: the model's own weights with noise, which agree with it
+                 on nine tokens of ten.  It is as large as the model, so it takes as long a token as
+                 the whole model does here; a real one is several times faster
+  draft+ngram    both, as `mcp run -md FILE` does
 
   tokens/s     after the first token; median of the rounds, which take the rows in turns
   ratio        to none
   acceptance   guesses that were right, of those that were compared: not behind a wrong one
   a round trip tokens that came in the time of one round trip
+  drafting     the draft model's time on this machine, for each token of the answer
 
 One thread a side on this machine: where acceptance is low, what guesses cost is this machine's
 compute, which a GPU as worker would not notice.
 """
 import os
+import subprocess
 import sys
 import tempfile
 
 import remote_common as common
+from plan_common import TEXTS
 
 TOKENS = 128
 AUTO_BARS = {"continued": 1.6, "quotation": 2.5, "code edit": 2.5}
@@ -31,48 +38,6 @@ SYNTH_BAR = 6.0
 DEPTH_4_BAR, BEST_DEPTH_BAR, FROM_ACCEPTANCE = 1.3, 1.05, 0.7
 BARRED_RTT = 80.0
 
-STORY = ("The lighthouse stood on a rock two miles from the harbour. Every evening the keeper rowed "
-         "out with a can of oil, climbed the ninety steps and lit the lamp. In winter the waves "
-         "reached the gallery and the glass was white with salt in the morning.")
-QUOTED = ("The council met on the third of March in the old town hall. Mayor Helena Brandt opened the "
-          "meeting with a report on the flood of last autumn. She said that forty-two houses had "
-          "been damaged and that the repair of the eastern bridge would cost three million crowns. "
-          "Councillor Ivar Lund asked whether the bridge could be open before the summer market. "
-          "Treasurer Maria Olsen answered that the steel had been ordered and that the work would "
-          "begin in April. The council thanked the volunteers who had carried sandbags for three "
-          "nights, and voted to give each of them a medal.")
-CODE = """class Account:
-    def __init__(self, owner, balance=0):
-        self.owner = owner
-        self.balance = balance
-
-    def deposit(self, amount):
-        if amount <= 0:
-            raise ValueError("amount must be positive")
-        self.balance = self.balance + amount
-        return self.balance
-
-    def withdraw(self, amount):
-        if amount <= 0:
-            raise ValueError("amount must be positive")
-        if amount > self.balance:
-            raise ValueError("balance too low")
-        self.balance = self.balance - amount
-        return self.balance
-"""
-
-
-EDITED = CODE.replace("balance", "funds")
-
-# A small model repeats reliably only what it has seen done: each text shows it once.
-TEXTS = {
-    "continued": STORY,
-    "quotation": f"Minutes.\n{QUOTED}\n\nSummary with quotations: The mayor reported that "
-                 "\"forty-two houses had been damaged\".\n\nMinutes, read aloud at the next "
-                 "meeting.\nThe council met on the third",
-    "code edit": f"# before\n{CODE}\n# after, with the field balance renamed to funds\n"
-                 + EDITED[:EDITED.index("    def withdraw")],
-}
 WAYS = {
     "none": ("--spec", "none"),
     "wait 4": ("--spec", "ngram", "--spec-depth", 4, "--spec-windows", 1),
@@ -80,17 +45,34 @@ WAYS = {
     "wait 16": ("--spec", "ngram", "--spec-depth", 16, "--spec-windows", 1),
     "auto": ("--spec", "auto"),
     "synth 0.9": ("--spec", "auto", "--spec-synth", 0.9),
+    "draft": ("--spec", "draft"),
+    "draft+ngram": ("--spec", "auto"),
 }
 
 
-def answer(args, keys, link, text, way, truth):
+def make_draft(args, folder):
+    """The path of the draft model."""
+    if args.draft is not None:
+        return args.draft
+    path = os.path.join(folder, "draft.gguf")
+    done = subprocess.run([common.cluster.synth_program(), "--from", args.model, "--noise",
+                           str(args.noise), "-o", path], text=True, capture_output=True,
+                          check=False)
+    if done.returncode != 0:
+        raise common.Failed(done.stderr.strip())
+    return path
+
+
+def answer(args, keys, link, text, way, truth, draft):
     more = ("--spec-truth", truth) if "--spec-synth" in WAYS[way] else ()
+    if way.startswith("draft"):
+        more = ("-md", draft)
     return common.cluster.run(args.model, keys, "--worker", link.endpoint, "--cuts", args.cuts,
                               "--codec", args.codec, "-c", 1024, "-n", TOKENS, "--raw", "--temp",
                               0, "--ignore-eos", "-p", text, *WAYS[way], *more)
 
 
-def measure(report, args, keys, rtt, name, folder):
+def measure(report, args, keys, rtt, name, folder, draft):
     """Rows of one text; the first answer, of "none", is the truth for all."""
     truth = os.path.join(folder, "truth.txt")
     answers = {way: [] for way in WAYS}
@@ -99,7 +81,8 @@ def measure(report, args, keys, rtt, name, folder):
         for _ in range(args.rounds):
             for way in WAYS:
                 report.progress(f"{rtt:g} ms, {name}, {way}")
-                answers[way].append(answer(args, keys, link, TEXTS[name], way, truth))
+                answers[way].append(answer(args, keys, link, TEXTS[name], way, truth,
+                                           draft))
                 if way == "none":
                     with open(truth, "w", encoding="ascii") as file:
                         file.write(" ".join(map(str, answers[way][0]["tokens"])))
@@ -123,6 +106,9 @@ def add_row(report, rtt, name, way, answers, rates):
             bars += [("depth4", ">=", DEPTH_4_BAR), ("best", ">=", BEST_DEPTH_BAR)]
     if way == "synth 0.9" and rtt == BARRED_RTT:
         bars.append(("ratio", ">=", SYNTH_BAR))
+    if way.startswith("draft"):
+        values["drafting"] = (sum(a["draft_ms"] for a in answers)
+                              / sum(a["generated_tokens"] for a in answers))
     report.add(bars, rtt=rtt, text=name, way=way, rate=rates[way],
                a_round_trip=rates[way] * rtt / 1e3,
                in_flight=max(a["in_flight_max"] for a in answers), **values)
@@ -135,6 +121,9 @@ def parser():
     p.add_argument("--mbit", type=float, default=100, help="rate of the link (default %(default)s)")
     p.add_argument("--cuts", default="2,28", help="the worker's layers (default %(default)s)")
     p.add_argument("--codec", default="auto", help="of hidden states (default %(default)s)")
+    p.add_argument("--draft", metavar="FILE", help="the draft model (default: one made from -m)")
+    p.add_argument("--noise", type=float, default=0.04,
+                   help="of the weights of one that is made (default %(default)s)")
     return p
 
 
@@ -146,12 +135,13 @@ def main():
                  [("rtt", "RTT ms", "%g"), ("text", "text", "%s"), ("way", "guesses", "%s"),
                   ("rate", "tokens/s", "%.1f"), ("ratio", "ratio", "%.2f"),
                   ("acceptance", "acceptance", "%.2f"), ("a_round_trip", "a round trip", "%.1f"),
-                  ("in_flight", "windows at most", "%d"), ("depth4", "over wait 4", "%.2f"),
-                  ("best", "over best wait", "%.2f")])
+                  ("drafting", "drafting ms", "%.1f"), ("in_flight", "windows at most", "%d"),
+                  ("depth4", "over wait 4", "%.2f"), ("best", "over best wait", "%.2f")])
     with common.keys_folder() as keys, tempfile.TemporaryDirectory(prefix="mcp-bench-") as folder:
+        draft = make_draft(args, folder)
         for rtt in args.rtt:
             for name in TEXTS:
-                measure(report, args, keys, rtt, name, folder)
+                measure(report, args, keys, rtt, name, folder, draft)
     report.note(f"Bars, at {BARRED_RTT:g} ms: auto over none >= "
                 + ", ".join(f"{bar:g} ({name})" for name, bar in AUTO_BARS.items())
                 + f"; synth 0.9 over none >= {SYNTH_BAR:g}; where acceptance >= "
@@ -161,4 +151,4 @@ def main():
 
 
 if __name__ == "__main__":
-    sys.exit(common.run_bench(main, limit_s=900))
+    sys.exit(common.run_bench(main, limit_s=1200))

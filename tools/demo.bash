@@ -52,8 +52,8 @@ demo_split() { # MODEL PROMPT [OPTIONS...]
 
     say "keys: a certificate authority, a worker's and a client's certificate"
     build/bin/mcp keys init --dir "$DEMO_DIR/keys" >/dev/null || die "demo: mcp keys init failed"
-    say "worker: layers 2 to 27 of 30, listening with TLS 1.3 and certificates both ways"
-    demo_start worker build/bin/mcp worker -m "$model" --layers 2-28 --keys "$DEMO_DIR/keys" \
+    say "worker: listening with TLS 1.3 and certificates both ways"
+    demo_start worker build/bin/mcp worker -m "$model" --keys "$DEMO_DIR/keys" \
         --listen 127.0.0.1:0 -t 1
     port=${DEMO_READY#ready *:}
     port=${port%% *}
@@ -61,6 +61,11 @@ demo_split() { # MODEL PROMPT [OPTIONS...]
     demo_start link build/bin/mcp-wan --to "$port" --rtt 20 --mbit 100
     port=${DEMO_READY#ready }
 
+    say "plan: what each way to answer would take; measured here and through the link, kept for later"
+    build/bin/mcp plan -m "$model" -t 1 --keys "$DEMO_DIR/keys" --worker "127.0.0.1:$port" \
+        --prompt-tokens 32 --gen 96 --privacy open || die "demo: mcp plan failed"
+    say ""
+    say "both ends are this machine, so no worker is faster than none; asked for a split all the same:"
     # shellcheck disable=SC2054  # the comma belongs to --cuts
     run=(build/bin/mcp run -m "$model" -p "$prompt" -n 96 --temp 0 -t 1 --keys "$DEMO_DIR/keys"
         --worker "127.0.0.1:$port" --cuts 2,28 --codec f32 "$@")

@@ -24,6 +24,7 @@ extern "C" {
 #endif
 
 typedef struct mcp_session mcp_session;
+typedef struct mcp_plan    mcp_plan; /* mcp/plan.h */
 
 enum { MCP_CUTS_MAX = 255, MCP_SPEC_DEPTH_MAX = 62 };
 
@@ -50,10 +51,11 @@ typedef enum {
     MCP_SPEC_DRAFT, /* by a draft model */
 } mcp_spec;
 
-/* One of three ways to say what runs where:
+/* One of four ways to say what runs where:
  *   cuts on one engine that holds the whole model (the default: no cut);
  *   stages, together the whole model, some of them on workers of `remote`;
- *   cloud = 1: everything on a worker, which samples too and so sees the text. */
+ *   cloud = 1: everything on a worker, which samples too and so sees the text;
+ *   plan: as it says, and as something better says while an answer runs. */
 typedef struct {
     uint32_t         struct_size;
     uint32_t         seq;       /* the sequence of each engine that this session owns */
@@ -78,7 +80,7 @@ typedef struct {
     uint32_t               failover_ms_max; /* longest wait for a worker to come back; 0 = 10000 */
     uint32_t answer_ms_max; /* a worker that is there but sends nothing of an answer for so long
                                is given up; 0 = 120000 */
-    mcp_spec spec;          /* in cloud mode without effect */
+    mcp_spec spec;          /* in cloud mode the worker guesses, from n-grams alone */
     uint32_t spec_depth;    /* guesses in a window, at most MCP_SPEC_DEPTH_MAX; 0 = choose */
     uint32_t spec_windows;  /* windows in flight; 0 = choose, 1 = stop and wait */
     /* For benches: guesses are the answer's true tokens, as an earlier run gave them (borrowed),
@@ -86,6 +88,18 @@ typedef struct {
     const int32_t *spec_truth;
     uint32_t       spec_truth_count;
     float          spec_synth;
+    /* A smaller model of the same vocabulary that guesses for this one (MCP_SPEC_DRAFT, and
+     * MCP_SPEC_AUTO beside n-grams), and how it runs here; NULL = none.  Both are borrowed.
+     *   MCP_ENOTSUP  its tokens are not the model's */
+    const mcp_model       *draft_model;
+    const mcp_engine_opts *draft_engine;
+    /* The fourth way: the session opens engines of its own, as mcp_plan_opts.engine says, pins
+     * workers, and lets the plan choose codec ("auto") and chunk (0).  While an answer runs it
+     * watches links and loads, and moves its layers when that saves more than it costs; the text
+     * goes on as it would have, as far as the places' arithmetic is the same.  `fallback` NULL =
+     * do not go on here when workers are lost; what it says is the plan's to say.  The plan is
+     * copied and may be closed. */
+    const mcp_plan *plan;
 } mcp_session_opts;
 
 #define MCP_SESSION_OPTS_INIT                                                     \
@@ -197,6 +211,24 @@ typedef struct {
     uint64_t        drafted_seen;  /* of them compared: not behind a wrong one, */
     uint64_t        accepted;      /* and right */
     uint32_t        in_flight_max; /* windows of an answer at once */
+    /* Of a session that follows a plan, else "" and 0. */
+    char     plan[256];     /* as it runs now, in words */
+    uint32_t moves;         /* to another layout */
+    char     move_why[256]; /* the last one's reason */
+    double   move_ms;       /* all moves together: engines opened, positions computed again */
+    double   plan_ttft_ms;  /* predicted when the session was opened, */
+    double   plan_token_ms; /* for the plan of now */
+    uint32_t ctx_tokens;    /* positions it can hold */
+    /* Of the engines here. */
+    uint64_t weight_bytes, kv_bytes, compute_bytes;
+    char     devices[128];
+    uint64_t draft_made;     /* guesses by the draft model; */
+    uint64_t draft_seen;     /* of drafted_seen, those that are its own, */
+    uint64_t draft_accepted; /* and right */
+    double   draft_ms;       /* its time on this machine */
+    /* Windows whose hidden states left, by their codec's number (f32, f16, bf16, q8, q8r, q4r);
+     * `codec` is that of most. */
+    uint64_t codec_windows[8];
 } mcp_session_stats;
 
 MCP_API int mcp_session_get_stats(const mcp_session *session, mcp_session_stats *stats);

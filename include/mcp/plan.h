@@ -109,8 +109,6 @@ MCP_API int mcp_profile_get_info(const mcp_profile *profile, mcp_profile_info *i
 
 /* ---- plans ----------------------------------------------------------------------------- */
 
-typedef struct mcp_plan mcp_plan;
-
 typedef enum {
     MCP_PRIVACY_SPLIT = 0, /* tokens, logits, first and last layers stay here */
     MCP_PRIVACY_STRICT,    /* nothing leaves */

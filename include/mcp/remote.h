@@ -73,8 +73,12 @@ typedef struct {
     uint32_t queued_tokens;
     float    tokens_per_second;
     double   rtt_ms;              /* smallest seen lately; 0 = not measured */
-    double   goodput_mbit;        /* up, from bulk sent; 0 = not measured */
+    double   goodput_mbit;        /* up; 0 = not measured */
     uint64_t bytes_out, bytes_in; /* on the wire, TLS included */
+    /* Of the last 2.5 s in which there was traffic, as goodput_mbit: the median round trip, and
+     * how far above the least nine of ten are; 0 = not measured. */
+    double rtt_ms_p50, rtt_spread_ms;
+    double goodput_down_mbit;
 } mcp_worker_info;
 
 MCP_API uint32_t mcp_remote_worker_count(const mcp_remote *remote);

@@ -23,9 +23,10 @@ int  ahead_new(struct ahead **out, const struct mcp_session *s, const mcp_sessio
                mcp_error *err);
 void ahead_free(struct ahead *h);
 
-/* From the first token on: the prompt has been computed, its last logits are there.  0 when the
- * answer is over; s->count positions, all but its last token's, remain. */
-int ahead_generate(struct answer *a, struct model_sampler *sampler);
+/* Go on from *token, which has been shown and is to be computed next.  0 when the answer is over,
+ * ANSWER_MOVES when *token is to be computed elsewhere; s->count positions, all before the text's
+ * last token, remain. */
+int ahead_generate(struct answer *a, struct model_sampler *sampler, int32_t *token);
 
 void ahead_stats(const struct ahead *h, mcp_session_stats *stats);
 

@@ -4,6 +4,7 @@
 #include "agent/answer.h"
 
 #include "agent/ahead.h"
+#include "agent/steer.h"
 #include "base/clock.h"
 #include "base/fail.h"
 #include "model/sampler.h"
@@ -122,19 +123,50 @@ int answer_next(struct answer *a, struct model_sampler *sampler, const float *lo
     return rc;
 }
 
-/* One token a window. */
-static int generate(struct answer *a, struct model_sampler *sampler)
+/* One token a window, from *token on, which has been shown. */
+static int generate(struct answer *a, struct model_sampler *sampler, int32_t *token)
 {
     struct mcp_session *s = a->session;
-    int32_t             token;
-    int                 rc = answer_next(a, sampler, s->logits, &token);
+    int                 rc = MCP_OK;
 
     while (rc == MCP_OK) {
-        rc = drive_advance(s, &token, 1, true, a->err);
+        rc = drive_advance(s, token, 1, true, a->err);
         if (rc == MCP_OK)
-            rc = answer_next(a, sampler, s->logits, &token);
+            rc = answer_next(a, sampler, s->logits, token);
+        if (rc == MCP_OK && steer_wants(a))
+            rc = ANSWER_MOVES;
     }
-    return rc < 0 ? rc : MCP_OK;
+    return rc == ANSWER_MOVES || rc < 0 ? rc : MCP_OK;
+}
+
+/* The answer from its first token on, or from a->token when it has moved here. */
+static int generate_here(struct answer *a, const int32_t *tokens, uint32_t count)
+{
+    struct mcp_session   *s = a->session;
+    struct model_sampler *sampler = model_sampler_new(a->opts, s->model->hp.n_vocab,
+                                                      a->result.seed);
+    int                   rc = MCP_OK;
+
+    if (sampler == NULL)
+        return base_fail(a->err, MCP_ENOMEM, "sampler");
+    model_sampler_skip(sampler, a->result.generated_tokens);
+    if (a->result.generated_tokens == 0) {
+        rc = prefill(s, tokens, count, &a->result.prompt_cached, a->err);
+        a->result.prompt_ms = base_clock_ms() - a->start_ms;
+        if (rc == MCP_OK && a->opts->max_tokens == 0) {
+            a->result.stop = MCP_STOP_LENGTH;
+            goto out;
+        }
+        if (rc == MCP_OK)
+            rc = answer_next(a, sampler, s->logits, &a->token);
+        if (rc != MCP_OK)
+            goto out;
+    }
+    steer_begin(a);
+    rc = s->ahead != NULL ? ahead_generate(a, sampler, &a->token) : generate(a, sampler, &a->token);
+out:
+    model_sampler_free(sampler);
+    return rc == ANSWER_MOVES || rc < 0 ? rc : MCP_OK;
 }
 
 /* ---- generating in the cloud ------------------------------------------------------------------------- */
@@ -142,35 +174,40 @@ static int generate(struct answer *a, struct model_sampler *sampler)
 static int on_cloud_token(int32_t token, enum wire_stop stop, void *ctx)
 {
     struct answer *a = ctx;
-    int            rc;
+    bool           first = a->result.generated_tokens == 0;
+    int            rc = take(a, token, stop == WIRE_STOP_END);
 
-    switch (stop) {
-    case WIRE_STOP_END: return take(a, token, true);
-    case WIRE_STOP_CONTEXT:
-        rc = take(a, token, false);
-        if (rc == 0)
-            a->result.stop = MCP_STOP_CONTEXT;
-        return rc == 0 ? 1 : rc;
-    default: return take(a, token, false);
+    if (rc == 0 && stop == WIRE_STOP_CONTEXT) {
+        a->result.stop = MCP_STOP_CONTEXT;
+        rc = 1;
     }
+    if (rc != 0 || stop != WIRE_STOP_NOT)
+        return rc;
+    a->token = token;
+    if (first)
+        steer_begin(a);
+    return steer_wants(a) ? ANSWER_MOVES : 0;
 }
 
-static int generate_here(struct answer *a, const int32_t *tokens, uint32_t count)
+static int generate_in_the_cloud(struct answer *a, const int32_t *tokens, uint32_t count)
 {
-    struct mcp_session   *s = a->session;
-    struct model_sampler *sampler = model_sampler_new(a->opts, s->model->hp.n_vocab,
-                                                      a->result.seed);
-    int                   rc;
+    struct mcp_session *s = a->session;
+    uint32_t            made = a->result.generated_tokens, cached;
+    int                 rc;
 
-    if (sampler == NULL)
-        return base_fail(a->err, MCP_ENOMEM, "sampler");
-    rc = prefill(s, tokens, count, &a->result.prompt_cached, a->err);
-    a->result.prompt_ms = base_clock_ms() - a->start_ms;
-    if (rc == MCP_OK && a->opts->max_tokens == 0)
-        a->result.stop = MCP_STOP_LENGTH;
-    else if (rc == MCP_OK)
-        rc = s->ahead != NULL ? ahead_generate(a, sampler) : generate(a, sampler);
-    model_sampler_free(sampler);
+    if (made > 0) { /* moved here: all so far is the prompt */
+        count = a->result.prompt_tokens + made;
+        s->tokens[count - 1] = a->token;
+        tokens = s->tokens;
+        steer_begin(a);
+    }
+    rc = cloud_generate(s, tokens, count, made, a->opts, a->result.seed, &cached, on_cloud_token, a,
+                        a->err);
+    if (made == 0) {
+        a->result.prompt_cached = cached;
+        a->result.prompt_ms = a->result.generated_tokens > 0 ? a->result.ttft_ms
+                                                             : base_clock_ms() - a->start_ms;
+    }
     return rc;
 }
 
@@ -193,12 +230,14 @@ int session_generate(struct mcp_session *s, const int32_t *tokens, uint32_t coun
     if (count > s->ctx_tokens)
         return base_fail(err, MCP_ERANGE, "the prompt has %u tokens, the context %u; raise -c",
                          count, s->ctx_tokens);
-    rc = s->cloud ? cloud_generate(s, tokens, count, opts, a.result.seed, &a.result.prompt_cached,
-                                   on_cloud_token, &a, err)
-                  : generate_here(&a, tokens, count);
-    if (s->cloud)
-        a.result.prompt_ms = a.result.generated_tokens > 0 ? a.result.ttft_ms
-                                                           : base_clock_ms() - a.start_ms;
+    if (s->stage_count == 0)
+        return base_fail(err, MCP_EUNAVAIL, "the session has lost its places and found no others");
+    do {
+        rc = s->cloud ? generate_in_the_cloud(&a, tokens, count) : generate_here(&a, tokens, count);
+        if (rc != ANSWER_MOVES)
+            break;
+        rc = steer_move(&a);
+    } while (rc == MCP_OK);
     if (rc == MCP_ECANCELED) {
         a.result.stop = MCP_STOP_CANCEL;
         rc = MCP_OK;

@@ -8,6 +8,8 @@
 
 struct model_sampler;
 
+enum { ANSWER_MOVES = 2 /* the answer is to go on elsewhere, from its last token */ };
+
 /* Where an answer stands. */
 struct answer {
     struct mcp_session      *session;
@@ -16,6 +18,7 @@ struct answer {
     void                    *ctx;
     double                   start_ms, last_ms, first_ms;
     mcp_generate_result      result;
+    int32_t                  token; /* the last one shown: to be computed next */
     mcp_error               *err;
 };
 

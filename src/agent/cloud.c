@@ -4,7 +4,8 @@
  * prompt and the answer so far, and the random draws already made, and goes on.
  *
  * SPDX-License-Identifier: MIT */
-#include "agent/session.h"
+#include "agent/answer.h"
+#include "agent/layout.h"
 #include "base/clock.h"
 #include "base/fail.h"
 
@@ -58,6 +59,22 @@ static int connect(struct mcp_session *s, mcp_error *err)
     return MCP_OK;
 }
 
+/* The worker computes the prompt in windows as large as it takes, an answer's tokens in narrow
+ * ones. */
+static void note_windows(const struct cloud *c)
+{
+    struct mcp_session *s = c->s;
+    mcp_worker_info     info;
+
+    if (remote_get_worker(s->remote, endpoint_worker(s->endpoints->remote), &info) < 0 ||
+        info.batch_tokens == 0)
+        return;
+    for (uint32_t pos = s->count; pos < c->prompt_count; pos += info.batch_tokens)
+        layout_note(s, pos,
+                    c->prompt_count - pos < info.batch_tokens ? c->prompt_count - pos
+                                                              : info.batch_tokens);
+}
+
 static int send_generate(struct cloud *c, mcp_error *err)
 {
     struct mcp_session   *s = c->s;
@@ -78,6 +95,9 @@ static int send_generate(struct cloud *c, mcp_error *err)
     g->seed = c->seed;
     g->draws = made;
     g->ignore_end = c->opts->ignore_end != 0;
+    g->no_guesses = s->spec == MCP_SPEC_NONE || s->spec == MCP_SPEC_DRAFT;
+    g->guesses = s->spec_depth;
+    note_windows(c);
     return endpoint_send(s->endpoints->remote, &frame, NULL, err);
 }
 
@@ -121,6 +141,9 @@ static int on_event(struct cloud *c, const struct mail_event *event, mcp_error *
     if (event->kind != MAIL_TOKEN || t->number != c->number)
         return 0;
     s->windows++;
+    s->cloud_guessed += t->guessed;
+    s->cloud_seen += t->guessed_right + (t->guessed_right < t->guessed);
+    s->cloud_right += t->guessed_right;
     drive_progress(s);
     if (t->token < 0 || (uint32_t)t->token >= s->model->hp.n_vocab ||
         (t->stop != WIRE_STOP_END && c->known_count >= s->ctx_tokens + 1))
@@ -163,10 +186,10 @@ static int run(struct cloud *c, mcp_error *err)
         }
         mail_event_free(event);
     }
-    return rc < 0 ? rc : MCP_OK;
+    return rc == ANSWER_MOVES || rc < 0 ? rc : MCP_OK;
 }
 
-int cloud_generate(struct mcp_session *s, const int32_t *tokens, uint32_t count,
+int cloud_generate(struct mcp_session *s, const int32_t *tokens, uint32_t count, uint32_t made,
                    const mcp_generate_opts *opts, uint32_t seed, uint32_t *cached,
                    cloud_token_fn fn, void *ctx, mcp_error *err)
 {
@@ -176,7 +199,7 @@ int cloud_generate(struct mcp_session *s, const int32_t *tokens, uint32_t count,
                        .fn = fn,
                        .ctx = ctx,
                        .known_count = count,
-                       .prompt_count = count };
+                       .prompt_count = count - made };
     uint32_t     same = 0;
     int          rc = MCP_OK;
 

@@ -7,6 +7,9 @@
  *
  * SPDX-License-Identifier: MIT */
 #include "agent/session.h"
+
+#include "agent/codecs.h"
+#include "agent/layout.h"
 #include "base/clock.h"
 #include "base/fail.h"
 #include "base/log.h"
@@ -123,6 +126,7 @@ void drive_block(struct mcp_session *s, uint32_t worker, const struct wire_statu
 
     s->unsettled = true;
     w->losses++;
+    w->exhausted = w->exhausted || why->code == WIRE_RESOURCE_EXHAUSTED;
     switch (why->code) {
     case WIRE_UNAVAILABLE: /* mostly the link's; whose state says when it is back */
         for (uint32_t i = 1; i < w->losses && wait_ms < LOST_WAIT_MS_MAX; i++)
@@ -374,7 +378,7 @@ static int send_forward(struct mcp_session *s, const struct session_endpoint *e,
     f->count = act->count;
     f->want = want_of(s, act);
     f->bulk = act->bulk;
-    f->reply_codec = act->stage + 1 < s->stage_count ? s->stages[act->stage + 1].codec
+    f->reply_codec = act->stage + 1 < s->stage_count ? codecs_of(s, act->stage + 1, act->pos)->id
                                                      : (uint32_t)WIRE_F32;
     f->reply_wrap = s->wrap;
     if (act->tokens != NULL) {
@@ -448,10 +452,10 @@ static const float *floats_of(struct mcp_session *s, const struct pipe_block *bl
 
 /* Hidden states after a local stage, in the codec of the next.  *to is where the engine writes
  * its floats. */
-static struct pipe_block *hidden_block(struct mcp_session *s, uint32_t stage, uint32_t rows,
-                                       float **to)
+static struct pipe_block *hidden_block(struct mcp_session *s, const struct pipe_act *act,
+                                       uint32_t rows, float **to)
 {
-    const struct wire_codec *codec = wire_codec_by_id(s->stages[stage + 1].codec);
+    const struct wire_codec *codec = codecs_of(s, act->stage + 1, act->pos);
     size_t                   row = wire_codec_bytes(codec, 1, s->model->hp.n_embd);
     struct pipe_block       *block = pipe_block_new(codec->id, rows, row);
 
@@ -496,7 +500,7 @@ static int run_forward(struct mcp_session *s, struct session_job *job, mcp_error
             out = rows != NULL ? (float *)(void *)rows->data : NULL;
             out_floats = (size_t)count * s->model->hp.n_vocab;
         } else {
-            rows = hidden_block(s, act->stage, count, &out);
+            rows = hidden_block(s, act, count, &out);
             out_floats = count * n;
         }
         if (rows == NULL)
@@ -671,18 +675,19 @@ static int check_values(struct mcp_session *s, const struct wire_codec *codec,
 static struct pipe_block *checked_rows(struct mcp_session *s, uint32_t stage,
                                        const struct mail_event *event, mcp_error *err)
 {
+    const struct wire_codec *codec = wire_codec_by_id(event->block->codec);
     bool                     final = stage + 1 == s->stage_count;
-    const struct wire_codec *codec = wire_codec_by_id(final ? (uint32_t)WIRE_F32
-                                                            : s->stages[stage + 1].codec);
     size_t                   elems = final ? s->model->hp.n_vocab : s->model->hp.n_embd;
     size_t                   bytes = wire_codec_bytes(codec, event->rows, elems);
+    bool                     expected;
     struct pipe_block       *rows;
     int                      rc = MCP_OK;
 
-    if (event->block->codec != codec->id || event->rows > s->window_tokens || bytes == 0 ||
+    expected = final ? codec->id == WIRE_F32 : codecs_expected(s, stage + 1, codec->id);
+    if (!expected || event->rows > s->window_tokens || bytes == 0 ||
         (event->wrap == WIRE_PLAIN && event->block->bytes != bytes)) {
-        base_fail(err, MCP_EFORMAT, "%u rows of %zu bytes in codec %u where %s was asked for",
-                  event->rows, event->block->bytes, event->block->codec, codec->name);
+        base_fail(err, MCP_EFORMAT, "%u rows of %zu bytes in codec %s, which were not asked for",
+                  event->rows, event->block->bytes, codec->name);
         return NULL;
     }
     rows = event->wrap == WIRE_PLAIN ? pipe_block_ref(event->block)
@@ -830,16 +835,22 @@ int drive_advance(struct mcp_session *s, const int32_t *tokens, uint32_t count, 
     uint64_t number = 0;
     int      rc = MCP_OK;
 
+    if (s->remote != NULL)
+        atomic_fetch_add(&s->remote->computing, 1);
     while (rc == MCP_OK && (sent < count || s->output_number < number)) {
         uint32_t left = count - sent;
-        uint32_t take = left < s->window_tokens ? left : s->window_tokens;
+        uint32_t take = layout_window(s, base + sent, left);
         int      busy = MCP_EBUSY;
 
+        if (left > 0)
+            codecs_choose(s, base + sent, take);
         if (left > 0)
             busy = pipeline_submit(s->pipeline, base_clock_ms(), tokens + sent, take,
                                    logits && take == left ? PIPE_WANT_LAST : PIPE_WANT_NONE,
                                    &number, err);
         if (busy == MCP_OK) {
+            codecs_taken(s);
+            layout_note(s, base + sent, take);
             sent += take;
             s->window_end[number % PIPE_WINDOWS_MAX] = base + sent;
         } else if (busy != MCP_EBUSY)
@@ -850,11 +861,13 @@ int drive_advance(struct mcp_session *s, const int32_t *tokens, uint32_t count, 
         if (rc > 0)
             rc = MCP_OK;
     }
+    if (s->remote != NULL)
+        atomic_fetch_sub(&s->remote->computing, 1);
     if (rc < 0) {
         recover(s);
         return rc;
     }
-    memcpy(s->tokens + base, tokens, count * sizeof(*tokens));
+    memmove(s->tokens + base, tokens, count * sizeof(*tokens));
     return MCP_OK;
 }
 
@@ -881,11 +894,13 @@ int drive_send(struct mcp_session *s, const int32_t *tokens, uint32_t count, mcp
     uint64_t number;
     int      rc;
 
+    codecs_choose(s, end - count, count);
     /* One row comes by the way of plain decoding. */
     rc = pipeline_submit(s->pipeline, base_clock_ms(), tokens, count,
                          count == 1 ? PIPE_WANT_LAST : PIPE_WANT_ALL, &number, err);
     if (rc < 0)
         return rc;
+    codecs_taken(s);
     s->window_end[number % PIPE_WINDOWS_MAX] = end;
     rc = do_acts(s, err);
     return rc < 0 ? rc : MCP_OK;

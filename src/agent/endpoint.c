@@ -38,12 +38,13 @@ struct agent_endpoint {
     struct wire_channel   *channel;
     struct pulse           pulse;
     struct net_timer       pulse_timer;
-    struct net_timer       pace_timer;     /* until bulk that waits is due */
-    uint64_t               awaited;        /* number of the last frame that will be answered */
-    uint64_t               answered;       /* highest number answered */
-    bool                   opening;        /* Opened is awaited */
-    double                 urgent_sent_ms; /* of window urgent_number: a round trip sample */
-    uint64_t               urgent_number;
+    struct net_timer       pace_timer; /* until bulk that waits is due */
+    uint64_t               awaited;    /* number of the last frame that will be answered */
+    uint64_t               answered;   /* highest number answered */
+    bool                   opening;    /* Opened is awaited */
+    struct mail           *states;     /* where blocks of KV go; NULL before one is asked for */
+    uint32_t               states_due; /* most that may still come */
+    struct meter_stream    meter;
     bool                   lost;
     bool                   closing; /* Close is queued: half-close when it has left */
     /* A message that the connection, full with other streams', has refused: first to leave. */
@@ -62,6 +63,7 @@ static void unref(struct agent_endpoint *e)
     if (atomic_fetch_sub(&e->refs, 1) != 1)
         return;
     mail_unref(e->mail);
+    mail_unref(e->states);
     free(e->held);
     free(e);
 }
@@ -121,8 +123,10 @@ static void send_beat(struct agent_endpoint *e, double now)
     struct wire_frame beat = { .kind = WIRE_BEAT };
 
     beat.u.beat = (uint64_t)(now * 1e3);
-    if (wire_channel_send(e->channel, &beat, NULL, NULL, NULL) == 0)
-        pump(e);
+    if (wire_channel_send(e->channel, &beat, NULL, NULL, NULL) < 0)
+        return;
+    meter_beat_sent(&e->link->meter, &e->meter, beat.u.beat, &e->link->pace, now);
+    pump(e);
 }
 
 static void check_pulse(struct agent_endpoint *e)
@@ -199,6 +203,7 @@ static struct pipe_block *payload_block(const struct wire_payload *in, uint32_t 
 
 static int on_result(struct agent_endpoint *e, const struct wire_result *r, mcp_error *err)
 {
+    double             own_ms = (r->queue_us + r->compute_us) * 1e-3, rtt;
     struct pipe_block *block = NULL;
     struct mail_event *event;
 
@@ -211,13 +216,10 @@ static int on_result(struct agent_endpoint *e, const struct wire_result *r, mcp_
         if (block == NULL)
             return MCP_EFORMAT;
     }
-    if (r->number == e->urgent_number) {
-        double rtt = base_clock_ms() - e->urgent_sent_ms - (r->queue_us + r->compute_us) * 1e-3;
-
-        if (rtt > 0.0) {
-            pulse_rtt(&e->pulse, rtt);
-            link_rtt(e->link, rtt);
-        }
+    if (meter_answered(&e->link->meter, &e->meter, r->number, r->rows > 0 ? r->out.bytes : 0,
+                       own_ms, base_clock_ms(), &rtt)) {
+        pulse_rtt(&e->pulse, rtt);
+        link_rtt(e->link, rtt);
     }
     if (r->number > e->answered)
         e->answered = r->number;
@@ -233,6 +235,28 @@ static int on_result(struct agent_endpoint *e, const struct wire_result *r, mcp_
     }
     mail_put(e->mail, event);
     return MCP_OK;
+}
+
+/* A block that was not asked for is nobody's, and takes no memory. */
+static void on_state(struct agent_endpoint *e, const struct wire_state *state)
+{
+    struct mail_event *event, *wake;
+
+    if (e->states_due == 0)
+        return;
+    e->states_due--;
+    event = event_new(e, MAIL_STATE);
+    if (event != NULL) {
+        event->number = state->number;
+        event->length = state->length;
+        event->block = pipe_block_new(WIRE_F32, 1, state->block.bytes);
+        if (event->block != NULL)
+            memcpy(event->block->data, state->block.data, state->block.bytes);
+    }
+    mail_put(e->states, event);
+    wake = event_new(e, MAIL_STATE);
+    if (wake != NULL)
+        mail_put(e->mail, wake);
 }
 
 static int on_frame(struct agent_endpoint *e, const struct wire_frame *frame, mcp_error *err)
@@ -262,6 +286,7 @@ static int on_frame(struct agent_endpoint *e, const struct wire_frame *frame, mc
         if (rtt > 0.0 && rtt < 1e6) {
             pulse_rtt(&e->pulse, rtt);
             link_rtt(e->link, rtt);
+            meter_echoed(&e->link->meter, &e->meter, frame->u.beat, base_clock_ms());
         }
         return MCP_OK;
     }
@@ -273,11 +298,19 @@ static int on_frame(struct agent_endpoint *e, const struct wire_frame *frame, mc
         return e->lost ? MCP_OK
                        : base_fail(err, MCP_EUNAVAIL, "worker %s closed the session unasked",
                                    e->link->endpoint);
-    case WIRE_STATE: return MCP_OK;
+    case WIRE_STATE: on_state(e, &frame->u.state); return MCP_OK;
     default:
         return base_fail(err, MCP_EFORMAT, "worker %s sent a frame of kind %s", e->link->endpoint,
                          wire_kind_name(frame->kind));
     }
+}
+
+bool link_awaits(const struct agent_link *link)
+{
+    for (const struct agent_endpoint *e = link->endpoints; e != NULL; e = e->next)
+        if (e->opening || e->answered < e->awaited)
+            return true;
+    return false;
 }
 
 static bool is_answer(const struct wire_frame *frame)
@@ -307,14 +340,19 @@ static void on_message(struct net_stream *stream, void *ctx, const uint8_t *byte
     struct agent_endpoint *e = ctx;
     struct wire_frame      frame;
     mcp_error              err = { 0 };
-    uint64_t               out, in;
+    double                 now = base_clock_ms();
+    uint64_t               out, in, bulk;
+    bool                   inside, answer;
     int                    rc;
 
-    rc = wire_channel_receive(e->channel, base_clock_ms(), bytes, count, &frame, &err);
+    rc = wire_channel_receive(e->channel, now, bytes, count, &frame, &err);
+    bulk = wire_channel_bulk_in(e->channel, &inside);
+    meter_received(&e->link->meter, &e->meter, &e->link->pace, bulk, inside, now);
+    answer = rc > 0 && is_answer(&frame);
     /* Before the session hears of the frame: it may be the last, and the bytes asked for. */
     wire_channel_bytes(e->channel, &out, &in);
-    if (in != atomic_exchange(&e->bytes_in, in) || (rc > 0 && is_answer(&frame)))
-        pulse_answer(&e->pulse, base_clock_ms());
+    if (in != atomic_exchange(&e->bytes_in, in) || answer)
+        pulse_answer(&e->pulse, now);
     if (rc > 0)
         rc = on_frame(e, &frame, &err);
     if (rc < 0) {
@@ -325,6 +363,8 @@ static void on_message(struct net_stream *stream, void *ctx, const uint8_t *byte
         return;
     }
     pump_link(e);
+    if (answer && e->stream != NULL && meter_beat_due(&e->link->meter, now))
+        send_beat(e, now);
     await_changed(e);
 }
 
@@ -492,6 +532,7 @@ struct passage {
     struct agent_endpoint *endpoint;
     struct wire_frame      frame;
     struct pipe_block     *block;
+    struct mail           *states;   /* of an export */
     int32_t                tokens[]; /* of the frame */
 };
 
@@ -501,17 +542,24 @@ static void release_block(void *block)
 }
 
 /* What will be answered, and when it left. */
-static void note_sent(struct agent_endpoint *e, const struct wire_frame *frame)
+static void note_sent(struct agent_endpoint *e, struct passage *p)
 {
+    const struct wire_frame *frame = &p->frame;
+
     switch (frame->kind) {
     case WIRE_FORWARD:
         e->awaited = frame->u.forward.number;
-        if (!frame->u.forward.bulk) {
-            e->urgent_number = frame->u.forward.number;
-            e->urgent_sent_ms = base_clock_ms();
-        }
+        if (!frame->u.forward.bulk)
+            meter_sent(&e->link->meter, &e->meter, frame->u.forward.number,
+                       frame->u.forward.in.bytes, &e->link->pace, base_clock_ms());
         break;
     case WIRE_GENERATE: e->awaited = frame->u.generate.number; break;
+    case WIRE_EXPORT:
+        mail_unref(e->states);
+        e->states = p->states;
+        p->states = NULL;
+        e->states_due++;
+        break;
     case WIRE_TRIM: e->answered = e->awaited; break; /* what was dropped is never answered */
     default: break;
     }
@@ -535,12 +583,13 @@ static void pass(struct net_work *work)
             net_stream_cancel(e->stream);
         } else {
             block = NULL; /* the channel's */
-            note_sent(e, &p->frame);
+            note_sent(e, p);
             pump(e);
             await_changed(e);
         }
     }
     pipe_block_unref(block);
+    mail_unref(p->states);
     unref(e);
     free(p);
 }
@@ -616,12 +665,29 @@ int endpoint_send(struct agent_endpoint *e, const struct wire_frame *frame,
     p->endpoint = e;
     p->frame = *frame;
     p->block = block != NULL ? pipe_block_ref(block) : NULL;
+    p->states = NULL;
     if (count > 0)
         memcpy(p->tokens, tokens, count * sizeof(*tokens));
     if (frame->kind == WIRE_FORWARD && count > 0)
         p->frame.u.forward.tokens = p->tokens;
     else if (frame->kind == WIRE_GENERATE)
         p->frame.u.generate.tokens = p->tokens;
+    ref(e);
+    net_loop_post(e->remote->loop, &p->work);
+    return MCP_OK;
+}
+
+int endpoint_export(struct agent_endpoint *e, const struct wire_export *asked, struct mail *states,
+                    mcp_error *err)
+{
+    struct passage *p = calloc(1, sizeof(*p));
+
+    if (p == NULL)
+        return base_fail(err, MCP_ENOMEM, "a request for a block of KV");
+    p->work = (struct net_work){ .run = pass };
+    p->endpoint = e;
+    p->frame = (struct wire_frame){ .kind = WIRE_EXPORT, .u.export = *asked };
+    p->states = mail_ref(states);
     ref(e);
     net_loop_post(e->remote->loop, &p->work);
     return MCP_OK;

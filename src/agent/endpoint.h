@@ -26,6 +26,12 @@ void endpoint_close(struct agent_endpoint *e);
 int endpoint_send(struct agent_endpoint *e, const struct wire_frame *frame,
                   struct pipe_block *block, mcp_error *err);
 
+/* Ask for a block of KV.  The answer comes to `states` (MAIL_STATE), and an empty MAIL_STATE to the
+ * session's mailbox, which wakes it.  A Trim that follows may void what has not run yet: that is
+ * never answered.  Answers come in order, at most one a request. */
+int endpoint_export(struct agent_endpoint *e, const struct wire_export *asked, struct mail *states,
+                    mcp_error *err);
+
 uint32_t endpoint_worker(const struct agent_endpoint *e); /* index in the remote */
 
 /* Payload bytes of this stream so far.  Any thread. */

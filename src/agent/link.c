@@ -70,7 +70,6 @@ void link_rtt(struct agent_link *link, double rtt_ms)
     pthread_mutex_lock(&link->remote->lock);
     shown->place.rtt_ms = link->pace.rtt_min_ms > 0.0 ? link->pace.rtt_min_ms : rtt_ms;
     shown->info.rtt_ms = shown->place.rtt_ms;
-    shown->info.goodput_mbit = wire_pace_goodput_mbit(&link->pace);
     pthread_mutex_unlock(&link->remote->lock);
 }
 
@@ -211,6 +210,23 @@ static const struct net_stream_ops describe_ops = { .message = describe_message,
 
 /* ---- Watch ----------------------------------------------------------------------------------- */
 
+/* The worker speaks once a second: a clock that costs nothing.  Whatever any worker does for us may
+ * share the line with this one. */
+static void consider_probe(struct agent_link *link)
+{
+    const struct mcp_remote *r = link->remote;
+    uint64_t                 bytes[PLAN_DIRECTIONS];
+    bool                     idle = atomic_load(&r->computing) == 0;
+
+    for (uint32_t i = 0; i < r->link_count; i++)
+        idle = idle && !r->links[i].probing && !link_awaits(&r->links[i]);
+    if (!idle || link->stop)
+        return;
+    meter_probe(&link->meter, base_clock_ms(), bytes);
+    if (bytes[PLAN_UP] + bytes[PLAN_DOWN] > 0)
+        link_probe(link, bytes);
+}
+
 static void watch_message(struct net_stream *stream, void *ctx, const uint8_t *bytes, size_t count)
 {
     struct agent_link      *link = ctx;
@@ -219,6 +235,7 @@ static void watch_message(struct net_stream *stream, void *ctx, const uint8_t *b
     (void)stream;
     if (wire_watch_event_decode(&event, bytes, count, NULL) == 0)
         link_capacity(link, &event.capacity, event.draining, event.degraded);
+    consider_probe(link);
 }
 
 /* Without Watch we know less, and nothing else is lost. */
@@ -317,6 +334,7 @@ static void dial(struct agent_link *link)
     wire_pace_fini(&link->pace);
     rc = wire_pace_init(&link->pace);
     link->pace.clocked = true;
+    meter_restart(&link->meter);
     if (rc == MCP_OK)
         rc = net_conn_dial(&link->conn, link->remote->loop, link->endpoint, link->remote->identity,
                            link->remote->connect_ms, &conn_ops, link, &err);

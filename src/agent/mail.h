@@ -18,6 +18,7 @@ enum mail_kind {
     MAIL_OPENED,
     MAIL_RESULT,
     MAIL_TOKEN,
+    MAIL_STATE,    /* in the mailbox of who asked, the block; in the session's, that it is there */
     MAIL_LOST,     /* the stream is over; nothing more comes from this endpoint */
     MAIL_DRAINING, /* the endpoint's worker wants to stop */
     MAIL_PLACES,   /* a worker came, went or changed */
@@ -28,9 +29,10 @@ struct mail_event {
     enum mail_kind     kind;
     uint32_t           endpoint;
     struct wire_opened opened;
-    uint64_t           number; /* RESULT */
+    uint64_t           number; /* RESULT, STATE */
     struct pipe_block *block;  /* RESULT: rows or NULL; the event's.  With a wrap, one "row" of
-                                  the wrapped bytes */
+                                  the wrapped bytes.  STATE: one "row", the KV block */
+    uint32_t           length; /* STATE: positions held */
     uint32_t           rows, wrap;
     struct pipe_timing timing;
     struct wire_token  token;

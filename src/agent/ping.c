@@ -1,7 +1,8 @@
 /* agent/ping.c - measure the path to a worker with Probe messages.
  *
  * Three parts one after another on one stream: small messages in turns (round trips), bulk up,
- * bulk down.  The loop's thread does it; the caller sleeps.
+ * bulk down.  The loop's thread does it; the caller sleeps, or there is none: then only the link's
+ * meter learns of it.
  *
  * SPDX-License-Identifier: MIT */
 #include "agent/remote.h"
@@ -20,6 +21,7 @@ enum {
     PART_BYTES = 64 * 1024, /* of bulk in one message */
     PARTS_AHEAD = 64,       /* messages not yet answered: 4 MiB, above 2 BDP of most paths */
     TIMEOUT_MS = 30000,
+    PROBE_ROUNDS = 3, /* of a probe that nobody waits for */
 };
 
 enum part { SMALL, UP, DOWN, DONE };
@@ -31,7 +33,7 @@ struct ping {
     mcp_ping_opts      opts;
     struct net_stream *stream;
     enum part          part;
-    uint64_t           parts; /* of the bulk, each way */
+    uint64_t           parts[PLAN_DIRECTIONS]; /* of the bulk */
     uint64_t           sent, answered;
     double             sent_ms, began_ms;
     double            *rtt_ms;  /* (rounds) */
@@ -40,22 +42,21 @@ struct ping {
     size_t             message_bytes;
     mcp_ping_result    result;
 
-    pthread_mutex_t lock; /* guards the three below */
+    void (*over_fn)(struct ping *p); /* the last thing; rc and err are set */
+    int       rc;
+    mcp_error err;
+
+    pthread_mutex_t lock; /* guards the one below */
     pthread_cond_t  over;
     bool            finished;
-    int             rc;
-    mcp_error       err;
 };
 
 static void finish(struct ping *p, int rc, const mcp_error *err)
 {
-    pthread_mutex_lock(&p->lock);
-    p->finished = true;
     p->rc = rc;
     if (rc < 0)
         p->err = *err;
-    pthread_cond_signal(&p->over);
-    pthread_mutex_unlock(&p->lock);
+    p->over_fn(p);
 }
 
 static int send_one(struct ping *p, size_t bytes, uint32_t reply_bytes, mcp_error *err)
@@ -89,35 +90,41 @@ static void sum_up_small(struct ping *p)
 }
 
 /* The bulk's rate: less one round trip, which the first message would need alone. */
-static double rate_mbit(const struct ping *p, double now)
+static double bulk_mbit(const struct ping *p, enum plan_direction direction, double now)
 {
-    double ms = now - p->began_ms - p->result.rtt_ms_min;
+    double   ms = now - p->began_ms - p->result.rtt_ms_min;
+    uint64_t bytes = p->parts[direction] * PART_BYTES;
 
-    return ms > 0.0 ? (double)(p->parts * PART_BYTES) * 8e-3 / ms : 0.0;
+    if (bytes == 0 || ms <= 0.0)
+        return 0.0;
+    meter_probed_bulk(&p->link->meter, direction, bytes, ms, now);
+    return (double)bytes * 8e-3 / ms;
 }
 
 /* Send what this part may have on its way; go to the next when it is through. */
 static int step(struct ping *p, mcp_error *err)
 {
-    double now = base_clock_ms();
-    int    rc = MCP_OK;
+    double   now = base_clock_ms();
+    uint64_t parts;
+    int      rc = MCP_OK;
 
     if (p->part == SMALL && p->answered == p->opts.rounds) {
         sum_up_small(p);
-        p->part = p->parts > 0 ? UP : DONE;
+        p->part = UP;
         p->sent = p->answered = 0;
         p->began_ms = now;
     }
-    if (p->part == UP && p->answered == p->parts) {
-        p->result.up_mbit = rate_mbit(p, now);
+    if (p->part == UP && p->answered == p->parts[PLAN_UP]) {
+        p->result.up_mbit = bulk_mbit(p, PLAN_UP, now);
         p->part = DOWN;
         p->sent = p->answered = 0;
         p->began_ms = now;
     }
-    if (p->part == DOWN && p->answered == p->parts) {
-        p->result.down_mbit = rate_mbit(p, now);
+    if (p->part == DOWN && p->answered == p->parts[PLAN_DOWN]) {
+        p->result.down_mbit = bulk_mbit(p, PLAN_DOWN, now);
         p->part = DONE;
     }
+    parts = p->parts[p->part == UP ? PLAN_UP : PLAN_DOWN];
     switch (p->part) {
     case SMALL:
         if (p->sent == p->answered) {
@@ -127,7 +134,7 @@ static int step(struct ping *p, mcp_error *err)
         break;
     case UP:
     case DOWN:
-        while (rc == MCP_OK && p->sent < p->parts && p->sent - p->answered < PARTS_AHEAD &&
+        while (rc == MCP_OK && p->sent < parts && p->sent - p->answered < PARTS_AHEAD &&
                net_stream_room(p->stream) > 2 * (size_t)PART_BYTES)
             rc = p->part == UP ? send_one(p, PART_BYTES, 0, err) : send_one(p, 0, PART_BYTES, err);
         break;
@@ -147,8 +154,12 @@ static void on_message(struct net_stream *stream, void *ctx, const uint8_t *byte
         net_stream_cancel(stream);
         return;
     }
-    if (p->part == SMALL)
-        p->rtt_ms[p->answered] = base_clock_ms() - p->sent_ms;
+    if (p->part == SMALL) {
+        double now = base_clock_ms();
+
+        p->rtt_ms[p->answered] = now - p->sent_ms;
+        meter_probed_rtt(&p->link->meter, now - p->sent_ms, now);
+    }
     p->answered++;
     if (step(p, &err) < 0)
         net_stream_cancel(stream);
@@ -203,6 +214,27 @@ static void start(struct net_work *work)
         net_stream_cancel(p->stream);
 }
 
+static uint64_t parts_of(uint64_t bytes)
+{
+    return (bytes + PART_BYTES - 1) / PART_BYTES;
+}
+
+static bool take_memory(struct ping *p)
+{
+    p->message_bytes = PART_BYTES + WIRE_FRAME_OVERHEAD;
+    p->rtt_ms = calloc(p->opts.rounds, sizeof(*p->rtt_ms));
+    p->data = calloc(1, PART_BYTES);
+    p->message = malloc(p->message_bytes);
+    return p->rtt_ms != NULL && p->data != NULL && p->message != NULL;
+}
+
+static void give_memory(struct ping *p)
+{
+    free(p->rtt_ms);
+    free(p->data);
+    free(p->message);
+}
+
 static int check_opts(struct ping *p, const mcp_ping_opts *opts, mcp_error *err)
 {
     if (opts != NULL)
@@ -222,16 +254,24 @@ static int check_opts(struct ping *p, const mcp_ping_opts *opts, mcp_error *err)
                          "and %d",
                          p->opts.rounds, p->opts.small_bytes,
                          (unsigned long long)p->opts.bulk_bytes, ROUNDS_MAX, PART_BYTES, BULK_MAX);
-    p->parts = (p->opts.bulk_bytes + PART_BYTES - 1) / PART_BYTES;
+    p->parts[PLAN_UP] = p->parts[PLAN_DOWN] = parts_of(p->opts.bulk_bytes);
     return MCP_OK;
+}
+
+/* ---- somebody waits ------------------------------------------------------------------------- */
+
+static void wake(struct ping *p)
+{
+    pthread_mutex_lock(&p->lock);
+    p->finished = true;
+    pthread_cond_signal(&p->over);
+    pthread_mutex_unlock(&p->lock);
 }
 
 int remote_ping(struct mcp_remote *r, uint32_t index, const mcp_ping_opts *opts,
                 mcp_ping_result *result, mcp_error *err)
 {
-    struct ping p = { .work = { .run = start },
-                      .remote = r,
-                      .message_bytes = PART_BYTES + WIRE_FRAME_OVERHEAD };
+    struct ping p = { .work = { .run = start }, .remote = r, .over_fn = wake };
     int         rc;
 
     if (index >= r->link_count)
@@ -242,10 +282,7 @@ int remote_ping(struct mcp_remote *r, uint32_t index, const mcp_ping_opts *opts,
         return rc;
     pthread_mutex_init(&p.lock, NULL);
     pthread_cond_init(&p.over, NULL);
-    p.rtt_ms = calloc(p.opts.rounds, sizeof(*p.rtt_ms));
-    p.data = calloc(1, PART_BYTES);
-    p.message = malloc(p.message_bytes);
-    if (p.rtt_ms == NULL || p.data == NULL || p.message == NULL) {
+    if (!take_memory(&p)) {
         rc = base_fail(err, MCP_ENOMEM, "a ping of %u rounds", p.opts.rounds);
     } else {
         net_loop_post(r->loop, &p.work);
@@ -259,10 +296,37 @@ int remote_ping(struct mcp_remote *r, uint32_t index, const mcp_ping_opts *opts,
     }
     if (rc == MCP_OK)
         *result = p.result;
-    free(p.rtt_ms);
-    free(p.data);
-    free(p.message);
+    give_memory(&p);
     pthread_cond_destroy(&p.over);
     pthread_mutex_destroy(&p.lock);
     return rc;
+}
+
+/* ---- nobody waits ----------------------------------------------------------------------------- */
+
+static void probe_over(struct ping *p)
+{
+    p->link->probing = false;
+    give_memory(p);
+    free(p);
+}
+
+/* Without memory there is no probe, and nothing else is lost. */
+void link_probe(struct agent_link *link, const uint64_t bytes[PLAN_DIRECTIONS])
+{
+    struct ping *p = calloc(1, sizeof(*p));
+
+    if (p == NULL)
+        return;
+    p->remote = link->remote;
+    p->link = link;
+    p->opts = (mcp_ping_opts){ .rounds = PROBE_ROUNDS, .small_bytes = SMALL_BYTES };
+    p->parts[PLAN_UP] = parts_of(bytes[PLAN_UP]);
+    p->parts[PLAN_DOWN] = parts_of(bytes[PLAN_DOWN]);
+    p->over_fn = probe_over;
+    link->probing = true;
+    if (take_memory(p))
+        start(&p->work);
+    else
+        probe_over(p);
 }

@@ -102,3 +102,47 @@ void agent_plan_close(struct mcp_plan *plan)
     free(plan->indices);
     free(plan);
 }
+
+static void *copy_of(const void *items, size_t count, size_t size)
+{
+    void *copy = calloc(count + 1, size);
+
+    if (copy != NULL && count > 0)
+        memcpy(copy, items, count * size);
+    return copy;
+}
+
+int agent_plan_copy(struct mcp_plan **out, const struct mcp_plan *plan, mcp_error *err)
+{
+    struct mcp_plan *c = copy_of(plan, 1, sizeof(*plan));
+    size_t           count = plan->worker_count;
+
+    *out = NULL;
+    if (c == NULL)
+        return base_fail(err, MCP_ENOMEM, "copy of a plan");
+    c->profiles = copy_of(plan->profiles, count, sizeof(*plan->profiles));
+    c->workers = copy_of(plan->workers, count, sizeof(*plan->workers));
+    c->indices = copy_of(plan->indices, count, sizeof(*plan->indices));
+    if (c->profiles == NULL || c->workers == NULL || c->indices == NULL) {
+        agent_plan_close(c);
+        return base_fail(err, MCP_ENOMEM, "copy of the facts about %zu workers", count);
+    }
+    for (size_t i = 0; i < count; i++) {
+        if (c->workers[i].profile != NULL)
+            c->workers[i].profile = &c->profiles[i].p;
+        if (c->workers[i].weights != NULL)
+            c->workers[i].weights = &c->weights;
+    }
+    c->engine.device = c->device;
+    c->here.profile = &c->here_profile.p;
+    c->here.weights = &c->weights;
+    c->facts.model = &c->model;
+    c->facts.here = &c->here;
+    c->facts.workers = c->workers;
+    c->facts.codecs = c->codecs;
+    c->facts.drafts = c->drafts;
+    if (plan->request.codec != NULL)
+        c->request.codec = c->codec;
+    *out = c;
+    return MCP_OK;
+}

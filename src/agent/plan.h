@@ -16,6 +16,8 @@ enum { AGENT_PLAN_NOTES_MAX = 2 * MCP_WORKERS_MAX + 8, AGENT_PLAN_NOTE_BYTES = 3
 
 /* The handle of mcp/plan.h.  `facts` and `request` point into it. */
 struct mcp_plan {
+    mcp_engine_opts     engine; /* how layers run here */
+    char                device[64];
     struct plan_model   model;
     struct plan_weights weights;
     struct mcp_profile  here_profile;
@@ -41,6 +43,9 @@ struct mcp_plan {
 int  agent_plan_open(struct mcp_plan **out, const mcp_plan_opts *opts, mcp_error *err);
 void agent_plan_close(struct mcp_plan *plan);
 
+/* Facts, request and choice for somebody who will change them. */
+int agent_plan_copy(struct mcp_plan **out, const struct mcp_plan *plan, mcp_error *err);
+
 /* Choose again, after facts or request have been changed. */
 int agent_plan_choose(struct mcp_plan *plan, mcp_error *err);
 
@@ -48,6 +53,11 @@ int agent_plan_choose(struct mcp_plan *plan, mcp_error *err);
 
 /* Fill everything that `facts` points to. */
 int agent_plan_collect(struct mcp_plan *plan, const mcp_plan_opts *opts, mcp_error *err);
+
+/* What worker `at` says of itself and its link by now, without asking; `ours`: a session of ours
+ * is open there; `blocked`: it is to be left alone.  True: it came or went. */
+bool agent_plan_look(struct mcp_plan *plan, uint32_t at, struct mcp_remote *remote,
+                     const struct mcp_model *model, bool ours, bool blocked);
 
 __attribute__((format(printf, 2, 3))) void agent_plan_note(struct mcp_plan *plan,
                                                            const char      *format, ...);

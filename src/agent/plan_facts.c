@@ -119,7 +119,7 @@ static int collect_here(struct mcp_plan *plan, const mcp_plan_opts *opts,
     here->weights = &plan->weights;
     here->weights_id = 1;
     here->compute_bytes = compute_bytes(&opts->model->hp, engine);
-    here->even_windows = engine->even_windows != 0;
+    here->even_windows = true; /* steer.c and profile_here() open engines so */
     return MCP_OK;
 }
 
@@ -164,19 +164,19 @@ static void collect_link(struct mcp_plan *plan, struct plan_worker *w, const mcp
 }
 
 /* The same weights as ours?  Of a worker that does not say, the quantisation tells. */
-static bool same_weights(const mcp_plan_opts *opts, uint32_t index, const mcp_worker_info *info)
+static bool same_weights(struct mcp_remote *remote, const struct mcp_model *model, uint32_t index,
+                         const mcp_worker_info *info)
 {
     uint8_t ours[WIRE_DIGEST_BYTES], theirs[WIRE_DIGEST_BYTES];
 
-    if (remote_weights(opts->remote, index, info->first, info->last, theirs, NULL) < 0)
-        return strcmp(info->quantisation, opts->model->info.quantisation) == 0;
-    return agent_weights_digest(opts->model, info->first, info->last, ours, NULL) == MCP_OK &&
+    if (remote_weights(remote, index, info->first, info->last, theirs, NULL) < 0)
+        return strcmp(info->quantisation, model->info.quantisation) == 0;
+    return agent_weights_digest(model, info->first, info->last, ours, NULL) == MCP_OK &&
            memcmp(ours, theirs, sizeof(ours)) == 0;
 }
 
-static void collect_profile(struct mcp_plan *plan, struct plan_worker *w, uint32_t at,
-                            const mcp_plan_opts *opts, const struct plan_graph *graph,
-                            const mcp_worker_info *info)
+static void collect_profile(struct mcp_plan *plan, uint32_t at, const mcp_plan_opts *opts,
+                            const struct plan_graph *graph, const char *endpoint)
 {
     static const enum profile_want wants[] = { [MCP_PROFILE_KEPT] = PROFILE_FIND,
                                                [MCP_PROFILE_ONCE] = PROFILE_FIND_OR_MEASURE,
@@ -186,10 +186,71 @@ static void collect_profile(struct mcp_plan *plan, struct plan_worker *w, uint32
     if (profile_worker(&plan->profiles[at], opts->model, graph, opts->remote,
                        (uint32_t)plan->indices[at], wants[opts->when], opts->progress,
                        opts->progress_ctx, &err) == MCP_OK)
-        w->profile = &plan->profiles[at].p;
+        plan->workers[at].profile = &plan->profiles[at].p;
     else
-        agent_plan_note(plan, "%s is left out, its speed is not known: %s", info->endpoint,
-                        err.text);
+        agent_plan_note(plan, "%s is left out, its speed is not known: %s", endpoint, err.text);
+}
+
+/* Load, as it says; a session of ours there loads nobody but us. */
+static void take_load(struct plan_worker *w, const mcp_worker_info *info, bool ours)
+{
+    uint32_t open = info->sessions > info->sessions_free ? info->sessions - info->sessions_free : 0;
+
+    w->sessions_free = info->sessions_free + ours;
+    w->others = open > (uint32_t)ours ? open - ours : 0;
+    w->queue_ms = info->tokens_per_second > 0.0f
+                      ? info->queued_tokens * 1e3 / (double)info->tokens_per_second
+                      : 0.0;
+}
+
+/* The link as its traffic shows it; what that has not shown yet stays. */
+static void take_link(struct plan_link_estimate *link, struct mcp_remote *remote, uint32_t index)
+{
+    struct plan_link_estimate seen = { 0 };
+
+    if (remote_link_estimate(remote, index, base_clock_ms(), &seen) < 0)
+        return;
+    if (seen.rtt_ms > 0.0) {
+        link->rtt_ms = seen.rtt_ms;
+        link->rtt_min_ms = seen.rtt_min_ms;
+    }
+    for (int d = 0; d < PLAN_DIRECTIONS; d++)
+        if (seen.mbit[d] > 0.0)
+            link->mbit[d] = seen.mbit[d];
+}
+
+/* What the worker holds and can do.  False, with a note: it takes no session of this model. */
+static bool take_worker(struct mcp_plan *plan, uint32_t at, struct mcp_remote *remote,
+                        const struct mcp_model *model, const mcp_worker_info *info)
+{
+    struct plan_worker *w = &plan->workers[at];
+    uint32_t            index = (uint32_t)plan->indices[at];
+    uint8_t             fingerprint[MCP_FINGERPRINT_BYTES];
+
+    snprintf(w->name, sizeof(w->name), "%.60s",
+             info->name[0] != '\0' ? info->name : info->endpoint);
+    w->first = info->first;
+    w->last = info->last;
+    if (info->state != MCP_WORKER_UP) {
+        agent_plan_note(plan, "%s is left out, it takes no session%s%s", info->endpoint,
+                        info->problem[0] != '\0' ? ": " : "", info->problem);
+        return false;
+    }
+    if (model_fingerprint(model, fingerprint, NULL) < 0 ||
+        memcmp(fingerprint, info->fingerprint, sizeof(fingerprint)) != 0) {
+        agent_plan_note(plan, "%s is left out, it holds another model (%s)", info->endpoint,
+                        info->model);
+        return false;
+    }
+    w->ctx_tokens = info->ctx_tokens;
+    w->generates = has_feature(info, "generate");
+    w->exports_kv = has_feature(info, "state");
+    pthread_mutex_lock(&remote->lock);
+    w->even_windows = remote->links[index].shown.even_windows;
+    pthread_mutex_unlock(&remote->lock);
+    w->weights_id = same_weights(remote, model, index, info) ? 1 : 2 + (uint64_t)index;
+    w->quality_pct = w->weights_id != 1 ? other_weights_pct : 0.0;
+    return true;
 }
 
 static void collect_worker(struct mcp_plan *plan, uint32_t at, const mcp_plan_opts *opts,
@@ -197,44 +258,55 @@ static void collect_worker(struct mcp_plan *plan, uint32_t at, const mcp_plan_op
 {
     struct plan_worker *w = &plan->workers[at];
     uint32_t            index = (uint32_t)plan->indices[at];
-    uint8_t             fingerprint[MCP_FINGERPRINT_BYTES];
     mcp_worker_info     info;
 
     if (remote_get_worker(opts->remote, index, &info) < 0)
         return;
-    snprintf(w->name, sizeof(w->name), "%.60s", info.name[0] != '\0' ? info.name : info.endpoint);
     w->price_hour = opts->price_hour;
-    w->first = info.first;
-    w->last = info.last;
-    if (info.state != MCP_WORKER_UP) {
-        agent_plan_note(plan, "%s is left out, it takes no session%s%s", info.endpoint,
-                        info.problem[0] != '\0' ? ": " : "", info.problem);
+    w->up = take_worker(plan, at, opts->remote, opts->model, &info);
+    if (!w->up)
         return;
-    }
-    if (model_fingerprint(opts->model, fingerprint, NULL) < 0 ||
-        memcmp(fingerprint, info.fingerprint, sizeof(fingerprint)) != 0) {
-        agent_plan_note(plan, "%s is left out, it holds another model (%s)", info.endpoint,
-                        info.model);
-        return;
-    }
-    w->up = true;
-    w->sessions_free = info.sessions_free;
-    w->ctx_tokens = info.ctx_tokens;
-    w->others = info.sessions > info.sessions_free ? info.sessions - info.sessions_free : 0;
-    w->queue_ms = info.tokens_per_second > 0.0f
-                      ? info.queued_tokens * 1e3 / (double)info.tokens_per_second
-                      : 0.0;
-    w->generates = has_feature(&info, "generate");
-    w->exports_kv = has_feature(&info, "state");
-    pthread_mutex_lock(&opts->remote->lock);
-    w->even_windows = opts->remote->links[index].shown.even_windows;
-    pthread_mutex_unlock(&opts->remote->lock);
     plan->codecs_common &= remote_codecs(opts->remote, index);
-    w->weights_id = same_weights(opts, index, &info) ? 1 : 2 + (uint64_t)index;
-    if (w->weights_id != 1)
-        w->quality_pct = other_weights_pct;
+    take_load(w, &info, false);
     collect_link(plan, w, opts, index, &info);
-    collect_profile(plan, w, at, opts, graph, &info);
+    collect_profile(plan, at, opts, graph, info.endpoint);
+}
+
+/* The profile of a worker that has come, when it was measured before: an answer does not wait for
+ * that. */
+static void find_profile(struct mcp_plan *plan, uint32_t at, struct mcp_remote *remote,
+                         const struct mcp_model *model)
+{
+    mcp_plan_opts      opts = { .model = model, .remote = remote, .when = MCP_PROFILE_KEPT };
+    struct plan_graph *graph;
+    mcp_worker_info    info;
+
+    if (remote_get_worker(remote, (uint32_t)plan->indices[at], &info) < 0 ||
+        profile_graph(&graph, model, NULL) < 0)
+        return;
+    collect_profile(plan, at, &opts, graph, info.endpoint);
+    plan_graph_free(graph);
+}
+
+bool agent_plan_look(struct mcp_plan *plan, uint32_t at, struct mcp_remote *remote,
+                     const struct mcp_model *model, bool ours, bool blocked)
+{
+    struct plan_worker *w = &plan->workers[at];
+    int32_t             index = plan->indices[at];
+    bool                was = w->up;
+    mcp_worker_info     info;
+
+    if (index < 0 || remote == NULL || remote_get_worker(remote, (uint32_t)index, &info) < 0)
+        return false;
+    w->up = !blocked && info.state == MCP_WORKER_UP &&
+            (was || take_worker(plan, at, remote, model, &info));
+    if (!w->up)
+        return was;
+    take_load(w, &info, ours);
+    take_link(&w->link, remote, (uint32_t)index);
+    if (!was && w->profile == NULL)
+        find_profile(plan, at, remote, model);
+    return !was && w->profile != NULL;
 }
 
 static void suppose_worker(struct mcp_plan *plan, uint32_t at, const mcp_supposed_worker *s)
@@ -364,6 +436,9 @@ int agent_plan_collect(struct mcp_plan *plan, const mcp_plan_opts *opts, mcp_err
         return rc;
     if (opts->engine != NULL)
         engine = *opts->engine;
+    snprintf(plan->device, sizeof(plan->device), "%s", engine.device);
+    plan->engine = engine;
+    plan->engine.device = plan->device;
     collect_model(plan, opts->model, graph, &engine);
     rc = collect_here(plan, opts, graph, &engine, err);
     if (rc == MCP_OK)

@@ -107,7 +107,6 @@ static void add_device(struct base_sha256 *key, const mcp_engine_opts *o, uint32
     base_sha256_add_u64(key, o->kv_v);
     base_sha256_add_u64(key, o->flash);
     base_sha256_add_u64(key, o->repack != 0);
-    base_sha256_add_u64(key, o->even_windows != 0);
 }
 
 static int begin_key(struct base_sha256 **key, const char *kind, const struct mcp_model *model,
@@ -141,6 +140,7 @@ int profile_here(struct mcp_profile *out, const struct mcp_model *model,
                  enum profile_want want, measure_progress_fn progress, void *ctx, mcp_error *err)
 {
     struct mcp_profile  profile = { .threads = opts->threads > 0 ? opts->threads : engine_cores() };
+    mcp_engine_opts     even = *opts;
     struct base_sha256 *key;
     char                path[PROFILE_PATH_BYTES];
     double              work[PLAN_LAYERS_MAX];
@@ -148,6 +148,7 @@ int profile_here(struct mcp_profile *out, const struct mcp_model *model,
     int                 rc;
 
     engine_devices_init();
+    even.even_windows = 1; /* as a session that follows a plan opens its engines */
     rc = begin_key(&key, "here", model, profile.fingerprint, err);
     if (rc < 0)
         return rc;
@@ -160,7 +161,7 @@ int profile_here(struct mcp_profile *out, const struct mcp_model *model,
         return base_fail(err, MCP_ENOTFOUND,
                          "this machine has not been measured with this model; run 'mcp profile'");
     profile_work(graph, work);
-    rc = measure_here(&profile.p, model, work, opts, progress, ctx, err);
+    rc = measure_here(&profile.p, model, work, &even, progress, ctx, err);
     if (rc < 0)
         return rc;
     if (keeps)

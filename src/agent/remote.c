@@ -105,6 +105,7 @@ static int make_links(struct mcp_remote *r, const mcp_remote_opts *opts, mcp_err
 
         link->remote = r;
         link->index = i;
+        meter_init(&link->meter);
         n = snprintf(link->endpoint, sizeof(link->endpoint), "%s", opts->workers[i]);
         if (n >= (int)sizeof(link->endpoint))
             return base_fail(err, MCP_EINVAL, "worker address %.60s... is longer than %zu bytes",
@@ -218,6 +219,7 @@ void remote_close(struct mcp_remote *r)
     net_loop_close(r->loop);
     for (uint32_t i = 0; i < r->link_count; i++) {
         wire_pace_fini(&r->links[i].pace);
+        meter_fini(&r->links[i].meter);
         free(r->links[i].shown.weights);
     }
     free(r->links);
@@ -239,11 +241,27 @@ static pthread_mutex_t *lock_of(const struct mcp_remote *r)
 
 int remote_get_worker(const struct mcp_remote *r, uint32_t index, mcp_worker_info *info)
 {
+    struct plan_link_estimate path;
+
     if (index >= r->link_count)
         return MCP_ERANGE;
     pthread_mutex_lock(lock_of(r));
     *info = r->links[index].shown.info;
     pthread_mutex_unlock(lock_of(r));
+    path = meter_estimate(&r->links[index].meter, false, base_clock_ms());
+    info->goodput_mbit = path.mbit[PLAN_UP];
+    info->goodput_down_mbit = path.mbit[PLAN_DOWN];
+    info->rtt_ms_p50 = path.rtt_ms;
+    info->rtt_spread_ms = path.spread_ms;
+    return MCP_OK;
+}
+
+int remote_link_estimate(struct mcp_remote *r, uint32_t index, double now_ms,
+                         struct plan_link_estimate *out)
+{
+    if (index >= r->link_count)
+        return MCP_ERANGE;
+    *out = meter_estimate(&r->links[index].meter, true, now_ms);
     return MCP_OK;
 }
 

@@ -8,6 +8,7 @@
 #define AGENT_REMOTE_H
 
 #include "agent/mail.h"
+#include "agent/meter.h"
 #include "net/net.h"
 #include "pipe/places.h"
 #include "wire/codec.h"
@@ -39,6 +40,8 @@ struct agent_link {
     struct net_conn       *conn;          /* NULL between two dials */
     struct net_timer       retry;
     struct wire_pace       pace;      /* of this connection, up */
+    struct agent_meter     meter;     /* what it is seen to do; has a lock of its own */
+    bool                   probing;   /* a Probe call of ours is on its way */
     struct agent_endpoint *endpoints; /* a list: open streams of sessions */
     bool                   described;
     bool                   stop;         /* the remote closes: no more dials */
@@ -58,6 +61,7 @@ struct mcp_remote {
     struct guard_keyring   *keyring;
     struct net_identity    *identity;
     char                   *authorization; /* "Bearer ...", or NULL */
+    atomic_uint             computing;     /* answers in the making: links are not probed */
     double                  connect_ms;
     struct agent_link      *links; /* (link_count) */
     uint32_t                link_count;
@@ -87,6 +91,13 @@ int remote_choose(struct mcp_remote *remote, uint32_t first, uint32_t last, int 
  * hold them was lost and could not be dialled since. */
 bool remote_hopeless(struct mcp_remote *remote, uint32_t first, uint32_t last, uint64_t excluded);
 
+/* What the path to a worker does, as its traffic shows.  Whoever asks while nothing is on its way
+ * makes a probe likely (at most 1 MiB each way, agent/meter.h), and finds its result a second or
+ * two later.  Any thread.
+ *   MCP_ERANGE  there is no such worker */
+int remote_link_estimate(struct mcp_remote *remote, uint32_t index, double now_ms,
+                         struct plan_link_estimate *out);
+
 /* The codecs that a worker has: bit i for codec i. */
 uint32_t remote_codecs(struct mcp_remote *remote, uint32_t index);
 
@@ -97,12 +108,16 @@ void remote_terms(struct mcp_remote *remote, uint32_t index, struct pipe_opened 
 
 void link_start(struct agent_link *link);
 void link_stop(struct agent_link *link);
+/* Something is awaited of a worker on one of the link's streams (agent/endpoint.c). */
+bool link_awaits(const struct agent_link *link);
 /* A stream has ended: a link that stops waits for the last one, whose Close is on its way. */
 void link_idle(struct agent_link *link);
 /* The worker says nothing any more: give the connection up and dial again. */
 void link_lost(struct agent_link *link, const char *format, ...)
     __attribute__((format(printf, 2, 3)));
 void link_rtt(struct agent_link *link, double rtt_ms);
+/* Measure an idle path, for link->meter. */
+void link_probe(struct agent_link *link, const uint64_t bytes[PLAN_DIRECTIONS]);
 /* The worker said so on a session's stream, before Watch did. */
 void link_draining(struct agent_link *link);
 /* The worker's own words about its load and health. */

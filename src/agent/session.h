@@ -1,6 +1,7 @@
 /* agent/session.h - one conversation: its tokens, its pipeline, its answers.
  *
- * session.c opens and closes it; answer.c makes text, ahead.c with guesses of what comes next;
+ * session.c opens and closes it, layout.c says what runs where and steer.c when that changes;
+ * answer.c makes text, ahead.c with guesses of what comes next;
  * drive.c does what the pipeline asks for, here and on workers; cloud.c is the mode in which a
  * worker does everything.  One thread at a time.
  *
@@ -10,14 +11,19 @@
 
 #include "agent/endpoint.h"
 #include "engine/engine.h"
+#include "pipe/codec_choice.h"
 #include "pipe/pipeline.h"
 
 #include <mcp/generate.h>
 #include <stdatomic.h>
 
 struct ahead;
+struct steer;
 
-enum { SESSION_WINDOWS_REMOTE = 32 /* in flight where workers take part */ };
+enum {
+    SESSION_WINDOWS_REMOTE = 32, /* in flight where workers take part */
+    SESSION_NARROW_TOKENS = 63,  /* windows of at most so many give the same bits */
+};
 
 /* What runs a stage, or did: the pipeline knows it by its number. */
 struct session_endpoint {
@@ -56,6 +62,17 @@ struct session_job {
 struct session_worker {
     double   blocked_ms; /* not before; INFINITY = never */
     uint32_t losses;     /* since work last came through the pipeline */
+    bool     exhausted;  /* it has said so; for whoever plans to ask less of it */
+};
+
+/* A window of more than SESSION_NARROW_TOKENS positions. */
+struct session_wide {
+    uint32_t first, count;
+};
+
+/* The codec of a window on its way. */
+struct session_codec {
+    uint32_t pos, id;
 };
 
 /* A window of drive_send() that is out and waits to be looked at. */
@@ -69,6 +86,7 @@ struct session_output {
 struct mcp_session {
     const struct mcp_model  *model;
     struct mcp_engine       *engine;          /* the first one here; NULL when there is none */
+    pthread_mutex_t          engine_lock;     /* guards the pointer for session_cancel() */
     struct mcp_engine       *fallback_engine; /* owned; opened when needed */
     mcp_engine_opts          fallback;        /* valid when can_fall_back */
     bool                     can_fall_back;
@@ -77,19 +95,32 @@ struct mcp_session {
     bool                     cloud;
     bool                     mixed;
     enum wire_qos            qos;
+    mcp_spec                 spec; /* asked of the worker in cloud mode, */
+    uint32_t                 spec_depth;
+    uint64_t                 cloud_guessed, cloud_seen, cloud_right; /* and what came of it */
     uint32_t                 wrap;
     const struct wire_codec *codec;      /* of hidden states that leave */
     bool                     codec_auto; /* another one will do */
-    const char              *codec_name; /* "" when nothing leaves */
-    double                   failover_ms;
-    double                   answer_ms;
-    atomic_int               cancel;
+    const char              *codec_name; /* of the most windows; "" when nothing leaves */
+    struct codec_choice      choice;     /* agent/codecs.c, with codec_auto; no options at first */
+    uint32_t                 choice_ids; /* bit i: codec i could be chosen from */
+    struct codec_path        choice_path;
+    double                   choice_ms;                       /* when links were looked at */
+    struct session_codec     window_codecs[PIPE_WINDOWS_MAX]; /* entry n at n mod MAX */
+    uint64_t                 window_codec_count;              /* ever */
+    uint64_t                 codec_windows[WIRE_CODECS];
+    double     codec_pct[WIRE_CODECS]; /* agent_quality(), doubt included; 0: as a table says */
+    double     failover_ms;
+    double     answer_ms;
+    atomic_int cancel;
 
     struct session_stage *stages; /* (stage_count) */
     uint32_t              stage_count;
     uint32_t              seq;
     uint32_t              ctx_tokens;
-    uint32_t              window_tokens; /* longest prefill window */
+    uint32_t              chunk_tokens;  /* of a prefill window */
+    uint32_t              window_tokens; /* of any window; at least that */
+    struct steer         *steer;         /* NULL: its layout is for good */
 
     struct pipeline         *pipeline; /* NULL in cloud mode */
     struct session_endpoint *endpoints;
@@ -111,13 +142,18 @@ struct mcp_session {
     float   *row;        /* (n_embd or n_vocab): to look at what workers sent; may be NULL */
     int32_t *tokens;     /* (ctx_tokens) */
     uint32_t count;
-    float   *logits; /* (n_vocab) */
+    /* Wide windows among them, ascending: layout_note(). */
+    struct session_wide *wide; /* (ctx_tokens / (SESSION_NARROW_TOKENS + 1)) */
+    uint32_t             wide_count;
+    bool                 replaying;
+    float               *logits; /* (n_vocab) */
 
-    uint64_t bytes_out, bytes_in; /* of endpoints that are closed */
-    uint64_t windows;
-    uint32_t cloud_failovers;
-    uint32_t cloud_epoch; /* of the session on the worker, in cloud mode */
-    double   stall_ms_max;
+    mcp_session_stats before;              /* what earlier layouts have counted */
+    uint64_t          bytes_out, bytes_in; /* of endpoints that are closed */
+    uint64_t          windows;
+    uint32_t          cloud_failovers;
+    uint32_t          cloud_epoch; /* of the session on the worker, in cloud mode */
+    double            stall_ms_max;
 };
 
 int  session_open(struct mcp_session **out, struct mcp_engine *engine, const mcp_session_opts *opts,
@@ -127,6 +163,9 @@ int  session_generate(struct mcp_session *s, const int32_t *tokens, uint32_t cou
                       const mcp_generate_opts *opts, mcp_token_fn fn, void *ctx,
                       mcp_generate_result *result, mcp_error *err);
 void session_stats(const struct mcp_session *s, mcp_session_stats *stats);
+
+/* As mcp_session_cancel(): any thread. */
+void session_cancel(struct mcp_session *s);
 
 /* True once after mcp_session_cancel() or mcp_engine_cancel(). */
 bool session_cancelled(struct mcp_session *s);
@@ -175,8 +214,9 @@ void drive_close(struct mcp_session *s);
 /* One token of an answer; returns non-zero to stop, negative on failure. */
 typedef int (*cloud_token_fn)(int32_t token, enum wire_stop stop, void *ctx);
 
-/* Bring the worker to `tokens` and let it go on by itself. */
-int cloud_generate(struct mcp_session *s, const int32_t *tokens, uint32_t count,
+/* Bring the worker to `tokens`, of which the last `made` are the answer's, and let it go on by
+ * itself.  What fn returns ends it: negative fails, ANSWER_MOVES is returned, else 0 is. */
+int cloud_generate(struct mcp_session *s, const int32_t *tokens, uint32_t count, uint32_t made,
                    const mcp_generate_opts *opts, uint32_t seed, uint32_t *cached,
                    cloud_token_fn fn, void *ctx, mcp_error *err);
 

@@ -23,18 +23,20 @@ const char *mcp_stop_name(mcp_stop stop)
 static int check_session(const mcp_engine *engine, const mcp_session_opts *o, mcp_error *err)
 {
     bool stages = o->stage_count > 0, cloud = o->cloud != 0;
+    int  ways;
 
     if (o->cuts == NULL && o->cut_count > 0)
         return base_fail(err, MCP_EINVAL, "mcp_session_open: %u cuts without a list", o->cut_count);
     if (o->stages == NULL && stages)
         return base_fail(err, MCP_EINVAL, "mcp_session_open: %u stages without a list",
                          o->stage_count);
-    if (engine == NULL && !stages && !cloud)
+    ways = (engine != NULL) + stages + cloud + (o->plan != NULL);
+    if (ways == 0)
         return base_fail(err, MCP_EINVAL, "mcp_session_open: engine is NULL");
-    if ((stages && cloud) || (engine != NULL && (stages || cloud)) ||
-        (o->cut_count > 0 && (stages || cloud)))
+    if (ways > 1 || (o->cut_count > 0 && engine == NULL))
         return base_fail(err, MCP_EINVAL,
-                         "mcp_session_open: an engine with cuts, stages, or cloud: one of them");
+                         "mcp_session_open: an engine with cuts, stages, cloud, or a plan: one of "
+                         "them");
     if (o->qos < MCP_QOS_NORMAL || o->qos > MCP_QOS_BATCH)
         return base_fail(err, MCP_EINVAL, "mcp_session_open: qos %d is not one of mcp_qos",
                          (int)o->qos);
@@ -82,9 +84,7 @@ void mcp_session_cancel(mcp_session *session)
 {
     if (session == NULL)
         return;
-    atomic_store(&session->cancel, 1);
-    if (session->engine != NULL)
-        mcp_engine_cancel(session->engine);
+    session_cancel(session);
 }
 
 int mcp_session_get_stats(const mcp_session *session, mcp_session_stats *stats)

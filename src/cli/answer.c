@@ -6,6 +6,7 @@
  * SPDX-License-Identifier: MIT */
 #include "cli/cli.h"
 #include "cli/interrupt.h"
+#include "cli/stats.h"
 #include "cli/talk.h"
 
 #include <math.h>
@@ -13,16 +14,32 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/resource.h>
+#include <time.h>
 #include <unistd.h>
 
 /* What the callback fills, token by token. */
 struct collect {
-    struct cli_stream stream;
-    bool              show;   /* stream to standard output */
-    bool              failed; /* a line was printed, or standard output is gone */
-    struct cli_buffer bytes;  /* the answer as it came */
-    json_t           *ids;
+    struct cli_stream  stream;
+    bool               show;   /* stream to standard output */
+    bool               failed; /* a line was printed, or standard output is gone */
+    struct cli_buffer  bytes;  /* the answer as it came */
+    json_t            *ids;
+    const struct talk *talk;
+    struct timespec    told; /* --stats: when the last line was printed */
 };
+
+enum { STATS_S = 1 /* between two lines of --stats */ };
+
+static void tell_stats(struct collect *c)
+{
+    struct timespec now;
+
+    if (!c->talk->args->stats || clock_gettime(CLOCK_MONOTONIC, &now) != 0 ||
+        now.tv_sec - c->told.tv_sec < STATS_S)
+        return;
+    c->told = now;
+    cli_stats_live(&c->talk->place, c->talk->model, (uint32_t)json_array_size(c->ids));
+}
 
 static int on_token(int32_t token, const char *bytes, size_t count, void *ctx)
 {
@@ -32,6 +49,7 @@ static int on_token(int32_t token, const char *bytes, size_t count, void *ctx)
         cli_buffer_add(&c->bytes, bytes, count) < 0 ||
         (c->show && cli_stream_write(&c->stream, bytes, count) < 0))
         c->failed = true;
+    tell_stats(c);
     return c->failed || cli_interrupt_came();
 }
 
@@ -66,40 +84,13 @@ static void stop_text(char *out, size_t cap, const struct talk *talk, mcp_stop s
         snprintf(out, cap, " | context full: %u tokens, raise -c/--ctx-size", ctx);
 }
 
-/* What ran where, one line: "[0,2) here | [2,28) gpu-01 1.9 ms of 22.3 | ... | out 12.1 KiB". */
-static void print_stages(const struct cli_place *place)
-{
-    mcp_session_stats stats = { .struct_size = sizeof(stats) };
-    char              out[CLI_BYTES_TEXT], in[CLI_BYTES_TEXT];
-
-    if (mcp_session_get_stats(place->session, &stats) < 0)
-        return;
-    for (uint32_t i = 0; i < stats.stage_count && i < MCP_STAGE_STATS_MAX; i++) {
-        const mcp_stage_stats *s = &stats.stages[i];
-        double                 n = s->windows > 0 ? (double)s->windows : 1.0;
-        char                   where[sizeof(s->where) * 3];
-
-        cli_text_field(where, sizeof(where), s->where);
-        fprintf(stderr, "%slayers [%u,%u) %s", i > 0 ? " | " : "", s->first, s->last, where);
-        if (s->windows > 0)
-            fprintf(stderr, " %.1f ms (computing %.1f)", s->elapsed_ms / n, s->compute_ms / n);
-    }
-    fprintf(stderr,
-            "\n%s out, %s in, codec %s, failovers %u, handovers %u, longest stall %.0f ms\n",
-            cli_bytes_text(out, stats.bytes_out), cli_bytes_text(in, stats.bytes_in),
-            stats.codec[0] != '\0' ? stats.codec : "none", stats.failovers, stats.handovers,
-            stats.stall_ms_max);
-    if (stats.drafted > 0)
-        fprintf(stderr,
-                "guessed ahead %llu, right %llu of %llu looked at, up to %u windows in flight\n",
-                (unsigned long long)stats.drafted, (unsigned long long)stats.accepted,
-                (unsigned long long)stats.drafted_seen, stats.in_flight_max);
-}
-
 static void print_timings(const struct talk *talk, const mcp_generate_result *r)
 {
     const struct cli_place *place = &talk->place;
+    mcp_session_stats       stats = { .struct_size = sizeof(stats) };
     char                    cached[48] = "", rate[48] = "", stop[128];
+
+    (void)mcp_session_get_stats(place->session, &stats);
 
     if (r->prompt_cached > 0)
         snprintf(cached, sizeof(cached), " (%u cached)", r->prompt_cached);
@@ -111,10 +102,10 @@ static void print_timings(const struct talk *talk, const mcp_generate_result *r)
             "memory %llu MiB (weights %llu, KV %llu, compute %llu)%s\n",
             r->prompt_tokens, r->prompt_tokens == 1 ? "" : "s", cached, r->prompt_per_second,
             r->generated_tokens, r->generated_tokens == 1 ? "" : "s", rate, r->ttft_ms,
-            mib(peak_rss_bytes()), mib(place->weight_bytes), mib(place->kv_bytes),
-            mib(place->compute_bytes), stop);
+            mib(peak_rss_bytes()), mib(stats.weight_bytes), mib(stats.kv_bytes),
+            mib(stats.compute_bytes), stop);
     if (place->remote != NULL)
-        print_stages(place);
+        cli_stats_stages(&stats);
 }
 
 /* The devices of layers [first, last), out of "cpu" or "cpu [0,12) + cuda0 [12,30)". */
@@ -162,15 +153,26 @@ static json_t *stage_json(const mcp_stage_stats *s)
 
 static json_t *plan_json(const struct talk *talk, const mcp_session_stats *stats)
 {
-    json_t *cuts = json_array(), *stages = json_array();
+    json_t       *cuts = json_array(), *stages = json_array(), *plan;
+    mcp_plan_info info = { .struct_size = sizeof(info) };
 
     for (uint32_t i = 0; i < stats->stage_count && i < MCP_STAGE_STATS_MAX; i++) {
         if (i > 0)
             json_array_append_new(cuts, json_integer(stats->stages[i].first));
         json_array_append_new(stages, stage_json(&stats->stages[i]));
     }
-    return json_pack("{s:s, s:o, s:o}", "mode", cli_mode_name(talk->place.mode), "cuts", cuts,
+    plan = json_pack("{s:s, s:o, s:o}", "mode", cli_mode_name(talk->place.mode), "cuts", cuts,
                      "stages", stages);
+    if (talk->place.plan != NULL && mcp_plan_get_info(talk->place.plan, &info) == MCP_OK)
+        json_object_update_new(
+            plan,
+            json_pack("{s:o, s:o, s:s, s:i, s:i, s:i, s:f, s:f, s:f, s:s, s:i, s:f}", "text",
+                      cli_json_string(info.text), "why", cli_json_string(info.why), "codec",
+                      info.codec, "chunk_tokens", (int)info.chunk_tokens, "spec_depth",
+                      (int)info.spec_depth, "spec_windows", (int)info.spec_windows, "ttft_ms",
+                      info.ttft_ms, "token_ms", info.token_ms, "total_ms", info.total_ms, "now",
+                      stats->plan, "moves", (int)stats->moves, "move_ms", stats->move_ms));
+    return plan;
 }
 
 static int print_json(const struct talk *talk, const struct collect *c,
@@ -203,15 +205,18 @@ static int print_json(const struct talk *talk, const struct collect *c,
         { "drafted", json_integer((json_int_t)stats.drafted) },
         { "drafted_seen", json_integer((json_int_t)stats.drafted_seen) },
         { "accepted", json_integer((json_int_t)stats.accepted) },
+        { "draft_made", json_integer((json_int_t)stats.draft_made) },
+        { "draft_seen", json_integer((json_int_t)stats.draft_seen) },
+        { "draft_accepted", json_integer((json_int_t)stats.draft_accepted) },
+        { "draft_ms", cli_json_real(stats.draft_ms) },
         { "in_flight_max", json_integer(stats.in_flight_max) },
         { "failovers", json_integer(stats.failovers) },
         { "handovers", json_integer(stats.handovers) },
         { "stall_ms_max", cli_json_real(stats.stall_ms_max) },
         { "memory",
           json_pack("{s:I, s:I, s:I, s:I}", "peak_rss_bytes", (json_int_t)peak_rss_bytes(),
-                    "weight_bytes", (json_int_t)place->weight_bytes, "kv_bytes",
-                    (json_int_t)place->kv_bytes, "compute_bytes",
-                    (json_int_t)place->compute_bytes) },
+                    "weight_bytes", (json_int_t)stats.weight_bytes, "kv_bytes",
+                    (json_int_t)stats.kv_bytes, "compute_bytes", (json_int_t)stats.compute_bytes) },
     };
     json_t *object = json_object();
 
@@ -283,7 +288,7 @@ static mcp_generate_opts options_of(const struct run_args *args)
 enum talk_end talk_answer(struct talk *talk, const char *text, size_t bytes,
                           struct cli_buffer *answer)
 {
-    struct collect      c = { .show = !talk->args->json, .ids = json_array() };
+    struct collect      c = { .show = !talk->args->json, .ids = json_array(), .talk = talk };
     mcp_generate_opts   opts = options_of(talk->args);
     mcp_generate_result result = { 0 };
     mcp_error           err = { 0 };

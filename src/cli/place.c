@@ -4,6 +4,8 @@
 #include "cli/place.h"
 
 #include "cli/cli.h"
+#include "cli/policy.h"
+#include "cli/progress.h"
 
 #include <mcp/keys.h>
 
@@ -49,7 +51,22 @@ const struct cli_option cli_place_options[CLI_PLACE_OPTIONS] = {
       .fallback = "auto",
       .words = mode_words,
       .help = "split: first and last layers here, so that text stays here; cloud: all on a "
-              "worker; auto: split when there are workers" },
+              "worker; auto: what is fastest of what --privacy allows" },
+    { .name = "privacy",
+      .type = CLI_WORD,
+      AT(privacy),
+      .value = "",
+      .fallback = "split",
+      .words = cli_privacy_words,
+      .help = CLI_PRIVACY_HELP },
+    { .name = "optimize",
+      .type = CLI_WORD,
+      AT(optimize),
+      .value = "",
+      .fallback = "latency",
+      .words = cli_optimize_words,
+      .help = CLI_OPTIMIZE_HELP },
+    { .name = "vram", .type = CLI_TEXT, AT(vram), .value = "SIZE", .help = CLI_VRAM_HELP },
     { .name = "codec",
       .type = CLI_TEXT,
       AT(codec),
@@ -69,7 +86,7 @@ const struct cli_option cli_place_options[CLI_PLACE_OPTIONS] = {
       .fallback = "0",
       .min = 0,
       .max = 65536,
-      .help = "tokens of a prefill window; 0 = 64 where workers take part, else -b" },
+      .help = "tokens of a prefill window; 0 = as planned; of --cuts 64; where all is here -b" },
     { .name = "qos",
       .type = CLI_WORD,
       AT(qos),
@@ -128,6 +145,12 @@ const struct cli_option cli_place_options[CLI_PLACE_OPTIONS] = {
       .min = 0,
       .max = 32,
       .help = "windows on their way at once; 1 = stop and wait, 0 = chosen as text goes" },
+    { .name = "draft-model",
+      .brief = "md",
+      .type = CLI_TEXT,
+      AT(spec.draft),
+      .value = "FILE",
+      .help = "a smaller model of the same family that guesses for --spec auto and draft, here" },
     { .name = "spec-synth",
       .type = CLI_REAL,
       AT(spec.synth),
@@ -217,9 +240,6 @@ int cli_remote_open(mcp_remote **out, const struct cli_place_args *given, bool q
 
 /* ---- stages ------------------------------------------------------------------------------- */
 
-/* First and last layers of a split here, even where a worker holds them all. */
-enum { KEEP_LAYERS = 2 };
-
 static void add_stage(struct cli_place *place, uint32_t last, bool here)
 {
     uint32_t first = place->stage_count > 0 ? place->stages[place->stage_count - 1].last : 0;
@@ -243,80 +263,29 @@ static int stages_of_cuts(struct cli_place *place, const struct cli_ints *cuts, 
     return 0;
 }
 
-/* As many layers on workers as they hold, each reaching as far as it can; the first and last
- * KEEP_LAYERS (one of very short models) stay here. */
-static int stages_of_workers(struct cli_place *place, uint32_t layers)
-{
-    uint32_t keep = layers > 3 * KEEP_LAYERS ? KEEP_LAYERS : 1;
-    uint32_t count = mcp_remote_worker_count(place->remote);
-    uint32_t at = UINT32_MAX, end = layers - keep;
-
-    if (layers < 3)
-        return cli_fail("a model of %u layers cannot be split", layers), -1;
-    for (uint32_t i = 0; i < count; i++) {
-        mcp_worker_info info = { .struct_size = sizeof(info) };
-
-        if (mcp_remote_get_worker(place->remote, i, &info) == 0 && info.layers > 0) {
-            uint32_t first = info.first > keep ? info.first : keep;
-
-            at = first < at ? first : at;
-        }
-    }
-    if (at >= end)
-        return cli_fail("no worker holds a layer between %u and %u", keep, end), -1;
-    add_stage(place, at, true);
-    for (;;) {
-        uint32_t reach = at;
-
-        for (uint32_t i = 0; i < count; i++) {
-            mcp_worker_info info = { .struct_size = sizeof(info) };
-
-            if (mcp_remote_get_worker(place->remote, i, &info) == 0 && info.first <= at &&
-                info.last > reach)
-                reach = info.last < end ? info.last : end;
-        }
-        if (reach == at)
-            break;
-        add_stage(place, reach, false);
-        at = reach;
-    }
-    add_stage(place, layers, true);
-    return 0;
-}
-
 /* ---- opening -------------------------------------------------------------------------------- */
 
 static int open_engine(struct cli_place *place, uint32_t index, const mcp_model *model,
                        mcp_engine_opts opts, uint32_t first, uint32_t last)
 {
-    mcp_engine_info info;
-    mcp_error       err = { 0 };
+    mcp_error err = { 0 };
 
     opts.first = first;
     opts.last = last;
     opts.beside = index > 0 ? place->engines[0] : NULL;
-    if (mcp_engine_open(&place->engines[index], model, &opts, &err) < 0 ||
-        mcp_engine_get_info(place->engines[index], &info) < 0)
+    if (mcp_engine_open(&place->engines[index], model, &opts, &err) < 0)
         return cli_fail("%s", err.text), -1;
-    place->weight_bytes += info.weight_bytes;
-    place->kv_bytes += info.kv_bytes;
-    place->compute_bytes += info.compute_bytes;
-    place->ctx_tokens = info.ctx_tokens;
-    if (index == 0)
-        snprintf(place->devices, sizeof(place->devices), "%s", info.devices);
     return 0;
 }
 
 static int open_split(struct cli_place *place, const mcp_model *model, mcp_session_opts *session,
                       mcp_engine_opts *engine, const struct cli_ints *cuts)
 {
-    uint32_t layers = mcp_model_get_info(model)->layers;
-    int      rc = cuts->count > 0 ? stages_of_cuts(place, cuts, layers)
-                                  : stages_of_workers(place, layers);
-    uint32_t end = place->stage_count - 1;
+    uint32_t layers = mcp_model_get_info(model)->layers, end;
 
-    if (rc < 0)
-        return rc;
+    if (stages_of_cuts(place, cuts, layers) < 0)
+        return -1;
+    end = place->stage_count - 1;
     engine->even_windows = 1; /* a replay, and a worker's batches, give the same bits */
     if (open_engine(place, 0, model, *engine, 0, place->stages[0].last) < 0 ||
         open_engine(place, 1, model, *engine, place->stages[end].first, layers) < 0)
@@ -329,85 +298,163 @@ static int open_split(struct cli_place *place, const mcp_model *model, mcp_sessi
     return 0;
 }
 
-static int decide(struct cli_place *place, const struct cli_place_args *given)
+/* What the planner is to decide, what is decided already, and its choice. */
+static int make_plan(struct cli_place *place, const mcp_session_opts *session,
+                     const mcp_engine_opts *engine, const struct cli_place_args *given,
+                     const struct cli_request *request)
 {
-    bool named = given->workers.count > 0;
+    static char   what[] = "what is not known yet";
+    mcp_plan_opts o = MCP_PLAN_OPTS_INIT;
+    mcp_plan_info info = { .struct_size = sizeof(info) };
+    mcp_error     err = { 0 };
+    const char   *note;
+    int           rc;
+
+    o.model = session->model;
+    o.engine = engine;
+    o.remote = place->remote;
+    o.progress = cli_progress;
+    o.progress_ctx = what;
+    o.prompt_tokens = request->prompt_tokens;
+    o.gen_tokens = request->gen_tokens;
+    o.privacy = (mcp_privacy)given->privacy;
+    o.optimize = (mcp_optimize)given->optimize;
+    o.mixed_weights = given->mixed;
+    o.even_windows = engine->even_windows;
+    o.codec = given->codec;
+    o.chunk_tokens = session->chunk_tokens;
+    o.spec = session->spec;
+    o.spec_depth = session->spec_depth;
+    o.spec_windows = session->spec_windows;
+    o.modes = 1u << MCP_MODE_SPLIT;
+    if (place->mode == CLI_MODE_AUTO)
+        o.modes |= 1u << MCP_MODE_LOCAL | 1u << MCP_MODE_CLOUD;
+    if (cli_vram_bytes(given->vram, &o.vram_bytes) < 0)
+        return -1;
+    rc = mcp_plan_open(&place->plan, &o, &err);
+    cli_progress_end();
+    if (rc < 0)
+        return cli_fail("%s", err.text), -1;
+    for (uint32_t i = 0; (note = mcp_plan_note(place->plan, i)) != NULL; i++)
+        cli_note("%s", note);
+    mcp_plan_get_info(place->plan, &info);
+    if (!info.fits)
+        return cli_fail("%s", info.why), -1;
+    place->mode = info.mode == MCP_MODE_LOCAL   ? CLI_MODE_LOCAL
+                  : info.mode == MCP_MODE_CLOUD ? CLI_MODE_CLOUD
+                                                : CLI_MODE_SPLIT;
+    return 0;
+}
+
+/* --privacy and --mode against each other, and the workers that may take part. */
+static int decide(struct cli_place *place, const struct cli_args *args,
+                  const struct cli_place_args *given)
+{
+    bool named = given->workers.count > 0, asked = cli_args_given(args, "privacy");
 
     place->mode = (enum cli_mode)given->mode;
+    if (given->privacy == MCP_PRIVACY_STRICT &&
+        (place->mode == CLI_MODE_SPLIT || place->mode == CLI_MODE_CLOUD))
+        return cli_fail("--privacy strict lets nothing leave: --mode %s needs a worker",
+                        cli_mode_name(place->mode)),
+               -1;
+    if (asked && given->privacy == MCP_PRIVACY_SPLIT && place->mode == CLI_MODE_CLOUD)
+        return cli_fail("--privacy split keeps tokens here: --mode cloud needs --privacy open"), -1;
+    if (given->privacy == MCP_PRIVACY_STRICT)
+        place->mode = CLI_MODE_LOCAL;
     if (place->mode == CLI_MODE_LOCAL) {
         if (named)
-            cli_note("--worker has no effect with --mode local");
+            cli_note("--worker has no effect with %s",
+                     given->privacy == MCP_PRIVACY_STRICT ? "--privacy strict" : "--mode local");
         return 0;
     }
     if (cli_remote_open(&place->remote, given, place->mode == CLI_MODE_AUTO && !named) < 0)
         return -1;
-    if (place->mode == CLI_MODE_AUTO)
-        place->mode = place->remote != NULL ? CLI_MODE_SPLIT : CLI_MODE_LOCAL;
+    if (place->remote == NULL)
+        place->mode = CLI_MODE_LOCAL;
+    return 0;
+}
+
+static void take_session_opts(mcp_session_opts *session, const struct cli_place *place,
+                              const mcp_model *model, const struct cli_place_args *given)
+{
+    session->model = model;
+    session->remote = place->remote;
+    session->codec = given->codec;
+    session->wrap = given->wrap;
+    session->chunk_tokens = (uint32_t)given->chunk;
+    session->qos = (mcp_qos)given->qos;
+    session->mixed_weights = given->mixed;
+    session->failover_ms_max = (uint32_t)given->failover_ms;
+    session->answer_ms_max = (uint32_t)given->answer_ms;
+}
+
+/* Engines, stages or a plan, as the mode says. */
+static int lay_out(struct cli_place *place, mcp_session_opts *session, mcp_engine_opts *opts,
+                   const struct cli_engine_args *engine, const struct cli_place_args *given,
+                   const struct cli_request *request)
+{
+    if (place->mode == CLI_MODE_CLOUD) {
+        session->cloud = 1;
+        session->ctx_tokens = request->ctx_tokens;
+        if (engine->cuts.count > 0)
+            cli_note("--cuts has no effect in cloud mode");
+        return 0;
+    }
+    if (place->mode == CLI_MODE_LOCAL) {
+        opts->even_windows = session->spec > MCP_SPEC_NONE; /* or guesses would change bits */
+        session->cuts = engine->cuts.values;
+        session->cut_count = (uint32_t)engine->cuts.count;
+        return open_engine(place, 0, session->model, *opts, 0, 0);
+    }
+    if (engine->cuts.count > 0) {
+        place->mode = CLI_MODE_SPLIT;
+        return open_split(place, session->model, session, opts, &engine->cuts);
+    }
+    if (make_plan(place, session, opts, given, request) < 0)
+        return -1;
+    session->plan = place->plan;
     return 0;
 }
 
 int cli_place_open(struct cli_place *place, const mcp_model *model, const struct cli_args *args,
                    const struct cli_engine_args *engine, const struct cli_place_args *given,
-                   uint32_t ctx_tokens)
+                   const struct cli_request *request)
 {
-    mcp_session_opts session = MCP_SESSION_OPTS_INIT;
-    mcp_engine_opts  opts = cli_engine_opts(args, engine, ctx_tokens, 1);
-    mcp_engine_opts  fallback;
-    mcp_error        err = { 0 };
-    int              rc;
+    mcp_session_opts  session = MCP_SESSION_OPTS_INIT;
+    mcp_engine_opts   opts = cli_engine_opts(args, engine, request->ctx_tokens, 1);
+    mcp_session_stats stats = { .struct_size = sizeof(stats) };
+    mcp_error         err = { 0 };
+    bool              whole;
 
-    if (decide(place, given) < 0)
+    if (decide(place, args, given) < 0)
         return -1;
-    session.model = model;
-    session.remote = place->remote;
-    session.codec = given->codec;
-    session.wrap = given->wrap;
-    session.chunk_tokens = (uint32_t)given->chunk;
-    session.qos = (mcp_qos)given->qos;
-    session.mixed_weights = given->mixed;
-    session.failover_ms_max = (uint32_t)given->failover_ms;
-    session.answer_ms_max = (uint32_t)given->answer_ms;
-    if (cli_spec_set(&session, &given->spec, &place->spec_truth) < 0)
+    take_session_opts(&session, place, model, given);
+    if (cli_spec_set(&session, &given->spec, &place->spec_truth) < 0 ||
+        lay_out(place, &session, &opts, engine, given, request) < 0)
         return -1;
-    switch (place->mode) {
-    case CLI_MODE_CLOUD:
-        session.cloud = 1;
-        session.ctx_tokens = ctx_tokens;
-        if (engine->cuts.count > 0)
-            cli_note("--cuts has no effect in cloud mode");
-        if (session.spec > MCP_SPEC_NONE)
-            cli_note("--spec has no effect in cloud mode");
-        break;
-    case CLI_MODE_SPLIT:
-        if (open_split(place, model, &session, &opts, &engine->cuts) < 0)
-            return -1;
-        fallback = opts;
-        session.fallback = given->fallback != 0 ? &fallback : NULL;
-        break;
-    default:
-        opts.even_windows = session.spec > MCP_SPEC_NONE; /* or guesses would change bits */
-        if (open_engine(place, 0, model, opts, 0, 0) < 0)
-            return -1;
-        session.cuts = engine->cuts.values;
-        session.cut_count = (uint32_t)engine->cuts.count;
-    }
-    if (cli_args_given(args, "n-gpu-layers") && engine->gpu_layers != 0 &&
-        strcmp(place->devices, "cpu") == 0)
-        cli_note("-ngl/--n-gpu-layers has no effect: all layers run on the CPU");
-    rc = mcp_session_open(&place->session, place->mode == CLI_MODE_LOCAL ? place->engines[0] : NULL,
-                          &session, &err);
-    if (rc < 0)
+    if (given->fallback != 0 && place->remote != NULL && !session.cloud)
+        session.fallback = &opts;
+    if (cli_spec_open(&place->spec, &session, &given->spec, &opts) < 0)
+        return -1;
+    whole = place->mode == CLI_MODE_LOCAL && place->plan == NULL;
+    if (mcp_session_open(&place->session, whole ? place->engines[0] : NULL, &session, &err) < 0)
         return cli_fail("%s", err.text), -1;
-    if (place->mode == CLI_MODE_CLOUD)
-        place->ctx_tokens = ctx_tokens != 0 ? ctx_tokens : 4096;
+    mcp_session_get_stats(place->session, &stats);
+    place->ctx_tokens = stats.ctx_tokens;
+    if (cli_args_given(args, "n-gpu-layers") && engine->gpu_layers != 0 &&
+        strcmp(stats.devices, "cpu") == 0)
+        cli_note("-ngl/--n-gpu-layers has no effect: all layers run on the CPU");
     return 0;
 }
 
 void cli_place_close(struct cli_place *place)
 {
     mcp_session_close(place->session);
+    cli_spec_close(&place->spec);
     mcp_engine_close(place->engines[1]);
     mcp_engine_close(place->engines[0]);
+    mcp_plan_close(place->plan);
     mcp_remote_close(place->remote);
     free(place->spec_truth);
     *place = (struct cli_place){ 0 };

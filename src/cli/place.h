@@ -9,7 +9,7 @@
 #include "cli/load.h"
 #include "cli/spec.h"
 
-#include <mcp/generate.h>
+#include <mcp/plan.h>
 
 struct cli_place_args {
     struct cli_texts workers;
@@ -24,13 +24,16 @@ struct cli_place_args {
     int64_t          fallback; /* 1 = here */
     int64_t          failover_ms;
     int64_t          answer_ms;
+    int64_t          privacy;  /* mcp_privacy */
+    int64_t          optimize; /* mcp_optimize */
+    const char      *vram;
 
     struct cli_spec_args spec;
 };
 
 enum cli_mode { CLI_MODE_AUTO, CLI_MODE_LOCAL, CLI_MODE_SPLIT, CLI_MODE_CLOUD };
 
-enum { CLI_PLACE_OPTIONS = 17, CLI_STAGES_MAX = MCP_CUTS_MAX + 1, CLI_WORKERS_FILE_BYTES = 16384 };
+enum { CLI_PLACE_OPTIONS = 21, CLI_STAGES_MAX = MCP_CUTS_MAX + 1, CLI_WORKERS_FILE_BYTES = 16384 };
 extern const struct cli_option cli_place_options[CLI_PLACE_OPTIONS];
 
 /* The group's row in a verb whose struct T keeps them in its member `place`. */
@@ -39,24 +42,32 @@ extern const struct cli_option cli_place_options[CLI_PLACE_OPTIONS];
         "Workers", cli_place_options, CLI_PLACE_OPTIONS, offsetof(T, place) \
     }
 
-/* A session and what it stands on.  Zeroed before opening; closed also after a failure. */
-struct cli_place {
-    enum cli_mode mode; /* as decided */
-    mcp_remote   *remote;
-    mcp_engine   *engines[2]; /* of the first layers (or all), of the last */
-    mcp_session  *session;
-    mcp_stage     stages[CLI_STAGES_MAX];
-    bool          here[CLI_STAGES_MAX]; /* stage i runs on an engine of ours */
-    uint32_t      stage_count;
-    uint32_t      ctx_tokens;
-    int32_t      *spec_truth;                            /* the session's, borrowed by it */
-    uint64_t      weight_bytes, kv_bytes, compute_bytes; /* of the engines here */
-    char          devices[128];
+/* What is known of the request before there is a session: for the planner. */
+struct cli_request {
+    uint32_t prompt_tokens, gen_tokens; /* expected, where not known */
+    uint32_t ctx_tokens;                /* of the conversation; 0 = the library's choice */
 };
 
+/* A session and what it stands on.  Zeroed before opening; closed also after a failure. */
+struct cli_place {
+    enum cli_mode   mode; /* as decided */
+    mcp_remote     *remote;
+    mcp_engine     *engines[2]; /* of the first layers (or all), of the last */
+    mcp_session    *session;
+    struct cli_spec spec; /* the draft model, borrowed by the session */
+    mcp_stage       stages[CLI_STAGES_MAX];
+    bool            here[CLI_STAGES_MAX]; /* stage i runs on an engine of ours */
+    uint32_t        stage_count;
+    uint32_t        ctx_tokens;
+    mcp_plan       *plan;       /* NULL: laid out by hand */
+    int32_t        *spec_truth; /* the session's, borrowed by it */
+};
+
+/* 0, or -1 with the line printed.  Where workers take part and nothing is laid down by --cuts or
+ * --mode local and cloud, the planner decides, which measures what was never measured. */
 int  cli_place_open(struct cli_place *place, const mcp_model *model, const struct cli_args *args,
                     const struct cli_engine_args *engine, const struct cli_place_args *given,
-                    uint32_t ctx_tokens);
+                    const struct cli_request *request);
 void cli_place_close(struct cli_place *place);
 
 const char *cli_mode_name(enum cli_mode mode);

@@ -9,9 +9,9 @@
 #include "cli/cli.h"
 #include "cli/out.h"
 #include "cli/place.h"
+#include "cli/policy.h"
 #include "cli/progress.h"
 
-#include <errno.h>
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -21,14 +21,6 @@ enum { SUPPOSED_MAX = 16 };
 
 #define AT(member) .at = offsetof(struct plan_args, member)
 
-static const struct cli_word privacy_words[] = { { "strict", MCP_PRIVACY_STRICT },
-                                                 { "split", MCP_PRIVACY_SPLIT },
-                                                 { "open", MCP_PRIVACY_OPEN },
-                                                 { NULL, 0 } };
-static const struct cli_word optimize_words[] = { { "latency", MCP_OPTIMIZE_LATENCY },
-                                                  { "cost", MCP_OPTIMIZE_COST },
-                                                  { "throughput", MCP_OPTIMIZE_THROUGHPUT },
-                                                  { NULL, 0 } };
 static const struct cli_word mode_words[] = {
     { "auto", MCP_MODES },       { "local", MCP_MODE_LOCAL },     { "cloud", MCP_MODE_CLOUD },
     { "split", MCP_MODE_SPLIT }, { "prefill", MCP_MODE_PREFILL }, { NULL, 0 }
@@ -56,20 +48,16 @@ static const struct cli_option request_options[] = {
       AT(privacy),
       .value = "",
       .fallback = "split",
-      .words = privacy_words,
-      .help = "what may leave: nothing; hidden states of middle layers; anything" },
+      .words = cli_privacy_words,
+      .help = CLI_PRIVACY_HELP },
     { .name = "optimize",
       .type = CLI_WORD,
       AT(optimize),
       .value = "",
       .fallback = "latency",
-      .words = optimize_words,
-      .help = "the request's time, its price, or how many such requests run at once" },
-    { .name = "vram",
-      .type = CLI_TEXT,
-      AT(vram),
-      .value = "SIZE",
-      .help = "most memory here, such as 12GiB; without: 70 % of the device's" },
+      .words = cli_optimize_words,
+      .help = CLI_OPTIMIZE_HELP },
+    { .name = "vram", .type = CLI_TEXT, AT(vram), .value = "SIZE", .help = CLI_VRAM_HELP },
     { .name = "quality",
       .type = CLI_REAL,
       AT(quality),
@@ -217,33 +205,6 @@ static const struct cli_option show_options[] = {
 
 /* ---- what was asked for --------------------------------------------------------------- */
 
-/* "12GiB", "800M", "1000000": powers of 1,024 with an i, of 1,000 without. */
-static int size_of(const char *text, uint64_t *bytes)
-{
-    static const char *const prefixes = "KMGT";
-    char                    *end;
-    double                   value;
-    const char              *prefix;
-
-    errno = 0;
-    value = strtod(text, &end);
-    if (end == text || errno != 0 || !(value >= 0.0 && isfinite(value)))
-        return -1;
-    prefix = *end != '\0' ? strchr(prefixes, *end) : NULL;
-    if (prefix != NULL) {
-        double base = end[1] == 'i' ? 1024.0 : 1000.0;
-
-        value *= pow(base, (double)(prefix - prefixes + 1));
-        end += end[1] == 'i' ? 2 : 1;
-    }
-    if (*end == 'B')
-        end++;
-    if (*end != '\0' || value > 0x1p60)
-        return -1;
-    *bytes = (uint64_t)value;
-    return 0;
-}
-
 static int take_request(mcp_plan_opts *o, const struct plan_args *args)
 {
     const struct cli_ints *cuts = &args->engine.cuts;
@@ -265,8 +226,8 @@ static int take_request(mcp_plan_opts *o, const struct plan_args *args)
     o->up_mbit = args->up_mbit;
     o->down_mbit = args->down_mbit;
     o->price_hour = args->price_hour;
-    if (args->vram != NULL && size_of(args->vram, &o->vram_bytes) < 0)
-        return cli_fail("--vram: '%.32s' is no size such as 12GiB or 800MB", args->vram), -1;
+    if (cli_vram_bytes(args->vram, &o->vram_bytes) < 0)
+        return -1;
     if (cuts->count != 0 && cuts->count != 2)
         return cli_fail("--cuts: a plan has two cuts, where the middle begins and ends"), -1;
     if (cuts->count == 2) {

@@ -41,6 +41,10 @@ static const struct cli_option prompt_options[] = {
       .type = CLI_FLAG,
       AT(json),
       .help = "each answer as one JSON object on one line, at its end" },
+    { .name = "stats",
+      .type = CLI_FLAG,
+      AT(stats),
+      .help = "while an answer runs, each second on standard error: plan, links, guesses, bytes" },
 };
 
 static const struct cli_option answer_options[] = {
@@ -193,64 +197,99 @@ static int choose_raw(struct talk *talk)
     return 0;
 }
 
-static int open_all(struct talk *talk)
+static int open_model(struct talk *talk)
 {
     const struct run_args *run = talk->args;
-    uint32_t               ctx = (uint32_t)run->ctx_size, trained;
 
     if (cli_model_open(&talk->model, run->engine.model) < 0)
         return -1;
-    if (cli_cuts_check(&run->engine.cuts, talk->model) < 0 || choose_raw(talk) < 0)
-        return -1;
-    trained = mcp_model_get_info(talk->model)->n_ctx_train;
+    return cli_cuts_check(&run->engine.cuts, talk->model) < 0 ? -1 : choose_raw(talk);
+}
+
+/* What the planner is to reckon with.  `text` is empty in a chat, whose turns are not known yet. */
+static struct cli_request expect(const struct talk *talk, const struct cli_buffer *text)
+{
+    enum { TURN_TOKENS = 64, ANSWER_TOKENS = 256 };
+    const int          flags = MCP_TOKENIZE_SPECIAL | MCP_TOKENIZE_BOS;
+    int64_t            n = talk->args->n_predict;
+    struct cli_request r = { .prompt_tokens = TURN_TOKENS,
+                             .gen_tokens = n < 0   ? ANSWER_TOKENS
+                                           : n > 0 ? (uint32_t)n
+                                                   : 1 };
+    int                count;
+
+    if (text->text == NULL)
+        return r;
+    count = mcp_model_tokenize(talk->model, text->text, text->bytes, flags, NULL, 0, NULL);
+    if (count > 0)
+        r.prompt_tokens = (uint32_t)count;
+    return r;
+}
+
+static int open_place(struct talk *talk, const struct cli_buffer *text)
+{
+    const struct run_args *run = talk->args;
+    struct cli_request     request = expect(talk, text);
+    uint32_t               ctx = (uint32_t)run->ctx_size;
+    uint32_t               trained = mcp_model_get_info(talk->model)->n_ctx_train;
+
     if (ctx > trained && trained > 0) {
         cli_note("-c/--ctx-size %u is lowered to %u, the length that the model was trained for",
                  ctx, trained);
         ctx = trained;
     }
-    return cli_place_open(&talk->place, talk->model, &run->args, &run->engine, &run->place, ctx);
+    request.ctx_tokens = ctx;
+    return cli_place_open(&talk->place, talk->model, &run->args, &run->engine, &run->place,
+                          &request);
 }
 
-static int answer_one(struct talk *talk, const struct cli_buffer *prompt)
+/* The prompt as it goes in: formatted, unless raw. */
+static int prompt_text(const struct talk *talk, const struct cli_buffer *prompt,
+                       struct cli_buffer *text)
 {
-    mcp_chat_message  messages[2];
-    struct cli_buffer text = { 0 }, answer = { 0 };
-    size_t            count = 0;
-    int               rc;
+    mcp_chat_message messages[2];
+    size_t           count = 0;
 
-    if (talk->raw) {
-        rc = cli_buffer_add(&text, prompt->text, prompt->bytes);
-    } else {
-        if (talk->args->system_prompt != NULL)
-            messages[count++] = (mcp_chat_message){ .role = "system",
-                                                    .content = talk->args->system_prompt };
-        messages[count++] = (mcp_chat_message){ .role = "user", .content = prompt->text };
-        rc = talk_format(talk, messages, count, &text);
-    }
-    /* An answer that was cut short by Ctrl-C is shown, yet a script must not go on. */
-    if (rc == 0 && talk_answer(talk, text.text, text.bytes, &answer) != TALK_DONE)
-        rc = -1;
-    cli_buffer_fini(&text);
+    if (talk->raw)
+        return cli_buffer_add(text, prompt->text, prompt->bytes);
+    if (talk->args->system_prompt != NULL)
+        messages[count++] = (mcp_chat_message){ .role = "system",
+                                                .content = talk->args->system_prompt };
+    messages[count++] = (mcp_chat_message){ .role = "user", .content = prompt->text };
+    return talk_format(talk, messages, count, text);
+}
+
+static int answer_one(struct talk *talk, const struct cli_buffer *text)
+{
+    struct cli_buffer answer = { 0 };
+    enum talk_end     end = talk_answer(talk, text->text, text->bytes, &answer);
+
     cli_buffer_fini(&answer);
-    return rc < 0 ? CLI_FAILED : CLI_OK;
+    /* An answer that was cut short by Ctrl-C is shown, yet a script must not go on. */
+    return end == TALK_DONE ? CLI_OK : CLI_FAILED;
 }
 
 static int run_run(struct cli_args *args)
 {
     const struct run_args *run = (const struct run_args *)args;
     struct talk            talk = { .args = run };
-    struct cli_buffer      prompt = { 0 };
+    struct cli_buffer      prompt = { 0 }, text = { 0 };
     int                    status = CLI_FAILED;
 
     if (run->engine.verbose)
         cli_log_verbose();
-    if (read_prompt(&prompt, run) < 0 || open_all(&talk) < 0 || cli_interrupt_init() < 0)
+    if (read_prompt(&prompt, run) < 0 || open_model(&talk) < 0)
         goto out;
-    status = prompt.text != NULL ? answer_one(&talk, &prompt) : talk_chat(&talk);
+    if (prompt.text != NULL && prompt_text(&talk, &prompt, &text) < 0)
+        goto out;
+    if (open_place(&talk, &text) < 0 || cli_interrupt_init() < 0)
+        goto out;
+    status = prompt.text != NULL ? answer_one(&talk, &text) : talk_chat(&talk);
 out:
     cli_place_close(&talk.place);
     mcp_model_close(talk.model);
     cli_buffer_fini(&prompt);
+    cli_buffer_fini(&text);
     return status;
 }
 
@@ -261,7 +300,9 @@ const struct cli_verb cli_verb_run = {
     .notes =
         "A chat on a pipe takes one turn a line. In a chat: /help, /clear, /exit; Ctrl-C stops\n"
         "the answer. Text goes to standard output, timings to standard error. With --worker the\n"
-        "first and last layers stay here and those between run there: --cuts 2,28 says which.",
+        "planner decides what runs where, of what --privacy allows ('mcp plan' shows how it "
+        "would);\n"
+        "--cuts 2,28 lays it down: the first 2 layers and those from 28 on here, the rest there.",
     .groups = { { "Prompt", prompt_options, sizeof(prompt_options) / sizeof(prompt_options[0]), 0 },
                 { "Answer", answer_options, sizeof(answer_options) / sizeof(answer_options[0]), 0 },
                 CLI_PLACE_GROUP(struct run_args),

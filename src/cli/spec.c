@@ -4,6 +4,7 @@
 #include "cli/spec.h"
 
 #include "cli/cli.h"
+#include "cli/load.h"
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -65,4 +66,44 @@ int cli_spec_set(mcp_session_opts *session, const struct cli_spec_args *given, i
     session->spec_truth_count = (uint32_t)count;
     session->spec_synth = (float)given->synth;
     return 0;
+}
+
+/* Why a draft model would never be asked; NULL = it will. */
+static const char *unused(const mcp_session_opts *session)
+{
+    if (session->cloud)
+        return "in cloud mode";
+    if (session->spec == MCP_SPEC_NONE || session->spec == MCP_SPEC_NGRAM)
+        return "with this --spec";
+    if (session->spec == MCP_SPEC_AUTO && session->remote == NULL)
+        return "where all is here, unless --spec draft asks for it";
+    return NULL;
+}
+
+int cli_spec_open(struct cli_spec *spec, mcp_session_opts *session,
+                  const struct cli_spec_args *given, const mcp_engine_opts *engine)
+{
+    const char *why = unused(session);
+
+    *spec = (struct cli_spec){ 0 };
+    if (given->draft == NULL)
+        return 0;
+    if (why != NULL) {
+        cli_note("-md/--draft-model has no effect %s", why);
+        return 0;
+    }
+    if (cli_model_open(&spec->draft, given->draft) < 0)
+        return -1;
+    spec->draft_engine = *engine;
+    spec->draft_engine.even_windows = 0; /* guesses may round as they like */
+    spec->draft_engine.beside = NULL;
+    session->draft_model = spec->draft;
+    session->draft_engine = &spec->draft_engine;
+    return 0;
+}
+
+void cli_spec_close(struct cli_spec *spec)
+{
+    mcp_model_close(spec->draft);
+    *spec = (struct cli_spec){ 0 };
 }

@@ -30,6 +30,7 @@ struct run_args {
     bool                   raw;
     bool                   ignore_eos;
     bool                   json;
+    bool                   stats;
 };
 
 struct talk {

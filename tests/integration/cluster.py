@@ -11,6 +11,7 @@ import queue
 import re
 import signal
 import subprocess
+import tempfile
 import threading
 import time
 import urllib.request
@@ -33,10 +34,15 @@ def synth_program():
     return _program("MCP_SYNTH", "mcp-synth")
 
 
+# What is measured of these short-lived workers is no business of the user's cache.
+_CACHE = tempfile.TemporaryDirectory(prefix="mcp-cache-")
+
+
 def clean_environment(**more):
     """Without the variables that would be options."""
     env = {k: v for k, v in os.environ.items()
-           if not k.startswith("MCP_") or k in ("MCP_CACHE", "MCP_MODELS")}
+           if not k.startswith("MCP_") or k == "MCP_MODELS"}
+    env["XDG_CACHE_HOME"] = _CACHE.name
     env.update(more)
     return env
 

@@ -73,7 +73,8 @@ def test_from_nothing_to_an_answer(tiny, short, tmp_path):
         done = command("run", "-m", tiny, *SHORT, "--json", "--codec", "f32", env={
             "MCP_KEYS": str(here), "MCP_THREADS": "1"})
         got = json.loads(done.stdout)
-        assert got["tokens"] == short and done.stderr == ""
+        assert got["tokens"] == short
+        assert all(line.startswith("measuring ") for line in done.stderr.splitlines())
         stages = got["plan"]["stages"]
         assert got["plan"]["mode"] == "split" and got["plan"]["cuts"] == [1, LAYERS - 1]
         assert [s["where"] for s in stages] == ["here", "worker", "here"]
@@ -200,11 +201,10 @@ def test_sampling_is_the_local_one(worker, tiny, keys):
     assert got["tokens"] == local(tiny, *arguments)["tokens"]
 
 
-@pytest.mark.parametrize("cuts", [("--cuts", "1,3,5"), ()], ids=["cuts given", "cuts chosen"])
-def test_two_hops_give_the_local_text(cuts, tiny, keys, short):
+def test_two_hops_give_the_local_text(tiny, keys, short):
     with Worker(tiny, keys, "--layers", "1-3") as a, Worker(tiny, keys, "--layers", "3-5") as b:
-        got = run(tiny, keys, "--worker", b.endpoint, "--worker", a.endpoint, *SHORT, "--mode",
-                  "split", "--codec", "f32", *cuts)
+        got = run(tiny, keys, "--worker", b.endpoint, "--worker", a.endpoint, *SHORT, "--codec",
+                  "f32", "--cuts", "1,3,5")
         assert got["tokens"] == short
         assert got["plan"]["cuts"] == [1, 3, 5]
         assert a.endpoint in got["plan"]["stages"][1]["device"]

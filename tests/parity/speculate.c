@@ -5,12 +5,14 @@
  * middle layers on workers behind TLS on loopback and send windows of guesses.  SmolLM2, hidden
  * states in f32, greedy and drawn: the tokens must be equal, however good the guesses, however
  * many in a window, however many windows in flight, over one worker or two, and also when a worker
- * goes away in the middle. */
+ * goes away in the middle.  Draft models are the same weights, the same with noise, and weights
+ * drawn at random. */
 #include "cluster_common.h"
 
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 enum { CTX = 512, ANSWER = 32, TOKENS_MAX = CTX, DEPTHS = 16, WINDOWS = 8 };
 
@@ -324,6 +326,202 @@ static void a_stopped_answer_leaves_no_guess_behind(void **state)
     }
 }
 
+/* ---- draft models ------------------------------------------------------------------------------ */
+
+enum drafter { DRAFT_SAME, DRAFT_NOISY, DRAFT_RANDOM, DRAFTERS };
+
+static const char *const drafter_names[] = { "the model itself", "the model with noise",
+                                             "random weights" };
+
+/* Open it; its file is gone once it is open. */
+static mcp_model *open_drafter(enum drafter which)
+{
+    char              path[400];
+    const char *const noisy[] = { "--from", smollm2_path(), "--noise", "0.1", "-o", path, NULL };
+    const char *const random[] = { "--shape", "tiny-llama",  "--quant", "q4_0",
+                                   "--set",   "vocab=49152", "--vocab", smollm2_path(),
+                                   "-o",      path,          NULL };
+    mcp_model        *model = NULL;
+    mcp_error         err = { 0 };
+
+    snprintf(path, sizeof(path), "%s/draft.gguf", world.folder);
+    if (which != DRAFT_SAME)
+        free(synth_output(which == DRAFT_NOISY ? noisy : random));
+    if (mcp_model_open(&model, which == DRAFT_SAME ? smollm2_path() : path, &err) < 0)
+        fail_msg("%s", err.text);
+    if (mcp_model_tokenize(model, "a", 1, 0, NULL, 0, &err) < 0) /* the tokenizer is read later */
+        fail_msg("%s", err.text);
+    if (which != DRAFT_SAME)
+        unlink(path);
+    return model;
+}
+
+struct drafted {
+    mcp_spec spec;
+    uint32_t depth, windows;
+    bool     here; /* all layers */
+};
+
+static mcp_session *drafted_session(const struct drafted *way, const mcp_model *draft)
+{
+    const mcp_stage here = { 0, 30, world.engine };
+    const mcp_stage split[] = { { 0, 2, world.engine }, { 2, 28, NULL }, { 28, 30, world.engine } };
+    mcp_session_opts opts = MCP_SESSION_OPTS_INIT;
+
+    opts.seq = 1;
+    opts.stages = way->here ? &here : split;
+    opts.stage_count = way->here ? 1 : 3;
+    opts.remote = way->here ? NULL : world.remote;
+    opts.codec = "f32";
+    opts.chunk_tokens = 64;
+    opts.spec = way->spec;
+    opts.spec_depth = way->depth;
+    opts.spec_windows = way->windows;
+    opts.draft_model = draft;
+    return cluster_session(&opts);
+}
+
+/* Two answers of one session, the second without what the first one's guesses left behind. */
+static void compare_drafted(const struct drafted *way, const mcp_model *draft, size_t prompt,
+                            uint32_t seed, mcp_session_stats *stats)
+{
+    mcp_session  *session = drafted_session(way, draft);
+    struct tokens ask = { 0 }, actual = { 0 };
+
+    for (size_t i = 0; i < 2; i++) {
+        char what[160];
+
+        prompt_tokens(&ask, (prompt + i) % PROMPTS);
+        answer(session, &ask, seed, &actual);
+        snprintf(what, sizeof(what), "prompt %zu, seed %u, %s, %u a window, %u windows",
+                 (prompt + i) % PROMPTS, seed, way->here ? "here" : "split", way->depth,
+                 way->windows);
+        same(expected_for(&ask, (prompt + i) % PROMPTS, seed), &actual, what);
+    }
+    *stats = (mcp_session_stats){ .struct_size = sizeof(*stats) };
+    assert_int_equal(mcp_session_get_stats(session, stats), MCP_OK);
+    mcp_session_close(session);
+}
+
+/* Goal:   a draft model changes no token, however often it agrees, and its guesses are as good as
+ *         it is: those of the same weights are right always where the most likely token is picked,
+ *         but for last bits of another window size; random ones hardly ever.
+ * Method: each draft model alone and with n-grams, here and split, depth and windows told and
+ *         chosen, greedy and drawn. */
+static void guesses_by_a_draft_model_change_no_token(void **state)
+{
+    static const struct drafted ways[] = {
+        { MCP_SPEC_DRAFT, 4, 1, true },  { MCP_SPEC_DRAFT, 0, 0, true },
+        { MCP_SPEC_DRAFT, 3, 3, false }, { MCP_SPEC_DRAFT, 0, 0, false },
+        { MCP_SPEC_DRAFT, 7, 1, false }, { MCP_SPEC_AUTO, 5, 2, false },
+        { MCP_SPEC_AUTO, 0, 0, false },
+    };
+
+    (void)state;
+    smollm2_path();
+    for (enum drafter which = 0; which < DRAFTERS; which++) {
+        mcp_model *draft = open_drafter(which);
+        uint64_t   seen = 0, accepted = 0;
+
+        for (size_t i = 0; i < sizeof(ways) / sizeof(ways[0]); i++) {
+            mcp_session_stats greedy, drawn;
+
+            compare_drafted(&ways[i], draft, i % PROMPTS, 0, &greedy);
+            compare_drafted(&ways[i], draft, (i + 1) % PROMPTS, 400 + (uint32_t)i, &drawn);
+            if (ways[i].depth > 0 && ways[i].spec == MCP_SPEC_DRAFT)
+                assert_true(greedy.draft_made > 0 && drawn.draft_made > 0);
+            assert_true(greedy.draft_seen <= greedy.drafted_seen);
+            assert_true(greedy.draft_accepted <= greedy.accepted);
+            if (ways[i].windows > 1 && ways[i].spec == MCP_SPEC_DRAFT)
+                assert_true(greedy.in_flight_max > 1 && greedy.in_flight_max <= ways[i].windows);
+            seen += greedy.draft_seen;
+            accepted += greedy.draft_accepted;
+        }
+        mcp_model_close(draft);
+        print_message("%s: %llu of %llu guesses right\n", drafter_names[which],
+                      (unsigned long long)accepted, (unsigned long long)seen);
+        assert_true(seen > 50);
+        if (which == DRAFT_SAME)
+            assert_true(accepted >= 0.98 * (double)seen);
+        if (which == DRAFT_NOISY)
+            assert_true(accepted >= 0.3 * (double)seen && accepted < seen);
+        if (which == DRAFT_RANDOM)
+            assert_true(accepted <= 0.05 * (double)seen);
+    }
+}
+
+static void refused(const mcp_session_opts *opts, int code, const char *about)
+{
+    mcp_session *session = NULL;
+    mcp_error    err = { 0 };
+
+    assert_int_equal(mcp_session_open(&session, NULL, opts, &err), code);
+    assert_null(session);
+    if (strstr(err.text, about) == NULL)
+        fail_msg("\"%s\" is not about \"%s\"", err.text, about);
+}
+
+/* Goal: guesses are token ids, so another vocabulary is refused: another size, or other tokens. */
+static void a_draft_model_of_another_vocabulary_is_refused(void **state)
+{
+    char              path[400];
+    const char *const other[] = { "--shape",     "tiny-llama", "--quant", "q4_0", "--set",
+                                  "vocab=49152", "-o",         path,      NULL };
+    const mcp_stage   here = { 0, 30, world.engine };
+    mcp_session_opts  opts = MCP_SESSION_OPTS_INIT;
+    mcp_model        *small, *made_up;
+    mcp_error         err = { 0 };
+
+    (void)state;
+    smollm2_path();
+    snprintf(path, sizeof(path), "%s/draft.gguf", world.folder);
+    free(synth_output(other));
+    if (mcp_model_open(&small, synth_model("tiny-llama", "q4_0"), &err) < 0 ||
+        mcp_model_open(&made_up, path, &err) < 0)
+        fail_msg("%s", err.text);
+    opts.stages = &here;
+    opts.stage_count = 1;
+    opts.spec = MCP_SPEC_DRAFT;
+    refused(&opts, MCP_ENOTSUP, "none is given");
+    opts.draft_model = small;
+    refused(&opts, MCP_ENOTSUP, "the model's has 49152");
+    opts.draft_model = made_up;
+    refused(&opts, MCP_ENOTSUP, "is another one than the model's");
+    mcp_model_close(made_up);
+    mcp_model_close(small);
+}
+
+/* Goal:   a draft model whose context is shorter than the text guesses as far as it reaches. */
+static void a_draft_model_of_a_short_context_stops_guessing(void **state)
+{
+    const mcp_stage      here = { 0, 30, world.engine };
+    mcp_session_opts     opts = MCP_SESSION_OPTS_INIT;
+    mcp_engine_opts      engine = MCP_ENGINE_OPTS_INIT;
+    struct tokens        ask = { 0 }, actual = { 0 };
+    const struct tokens *expected;
+    mcp_session_stats    stats = { .struct_size = sizeof(stats) };
+    mcp_session         *session;
+
+    (void)state;
+    smollm2_path();
+    prompt_tokens(&ask, 0);
+    expected = expected_for(&ask, 0, 0);
+    engine.ctx_tokens = ask.count + ANSWER / 2;
+    opts.seq = 1;
+    opts.stages = &here;
+    opts.stage_count = 1;
+    opts.spec = MCP_SPEC_DRAFT;
+    opts.spec_depth = 4;
+    opts.draft_model = world.model;
+    opts.draft_engine = &engine;
+    session = cluster_session(&opts);
+    answer(session, &ask, 0, &actual);
+    assert_int_equal(mcp_session_get_stats(session, &stats), MCP_OK);
+    mcp_session_close(session);
+    same(expected, &actual, "a short context of the draft model");
+    assert_in_range(stats.draft_made, ANSWER / 4, ANSWER / 2);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -332,6 +530,9 @@ int main(void)
         cmocka_unit_test(two_hops_change_no_token),
         cmocka_unit_test(a_worker_that_goes_away_changes_no_token),
         cmocka_unit_test(a_stopped_answer_leaves_no_guess_behind),
+        cmocka_unit_test(guesses_by_a_draft_model_change_no_token),
+        cmocka_unit_test(a_draft_model_of_another_vocabulary_is_refused),
+        cmocka_unit_test(a_draft_model_of_a_short_context_stops_guessing),
     };
 
     cmocka_set_test_filter(getenv("MCP_TEST_FILTER")); /* NULL: all */

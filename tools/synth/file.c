@@ -140,7 +140,7 @@ static int set_tensors(struct gguf_context *g, const struct synth_plan *plan, si
     return 0;
 }
 
-static int write_meta(const struct gguf_context *g, FILE *file, struct synth_error *err)
+int synth_file_meta(const struct gguf_context *g, FILE *file, struct synth_error *err)
 {
     const size_t bytes = gguf_get_meta_size(g);
     void        *meta = malloc(bytes);
@@ -155,8 +155,7 @@ static int write_meta(const struct gguf_context *g, FILE *file, struct synth_err
     return rc;
 }
 
-/* Remove what was written, unless the path names a device or a pipe. */
-static void discard(const char *path)
+void synth_file_discard(const char *path)
 {
     struct stat st;
 
@@ -180,7 +179,7 @@ static int write_one(struct gguf_context *g, const char *path, const struct synt
     if (!file)
         return synth_fail(err, "cannot create %s: %s", path, strerror(errno));
     setvbuf(file, NULL, _IOFBF, STDIO_BYTES);
-    rc = write_meta(g, file, err);
+    rc = synth_file_meta(g, file, err);
     for (size_t i = first; rc == 0 && i < last; i++) {
         const size_t size = plan->tensors[i].bytes, padding = GGML_PAD(size, ALIGNMENT) - size;
 
@@ -192,7 +191,7 @@ static int write_one(struct gguf_context *g, const char *path, const struct synt
     if (fclose(file) != 0 && rc == 0)
         rc = synth_fail(err, "cannot write to %s: %s", path, strerror(errno));
     if (rc < 0)
-        discard(path);
+        synth_file_discard(path);
     else
         *bytes += gguf_get_meta_size(g);
     return rc;
@@ -257,7 +256,7 @@ static int write_split(const struct synth_job *job, const struct synth_plan *pla
         /* no was advanced past the file that failed and was removed already */
         for (size_t i = 0; i + 1 < no; i++)
             if (split_path(path, job->out_path, i, count, &ignored) == 0)
-                discard(path);
+                synth_file_discard(path);
     }
     result->files = count;
     return rc;

@@ -7,6 +7,8 @@
 #include "plan.h"
 #include "shape.h"
 
+#include "gguf.h"
+
 #include <stdint.h>
 
 struct synth_job {
@@ -28,5 +30,11 @@ struct synth_result {
  * before it are removed. */
 int synth_file_write(const struct synth_job *job, struct synth_result *result,
                      struct synth_error *err);
+
+/* The keys and the list of tensors, padded to where the data begins. */
+int synth_file_meta(const struct gguf_context *g, FILE *file, struct synth_error *err);
+
+/* Remove what was written, unless the path names a device or a pipe. */
+void synth_file_discard(const char *path);
 
 #endif

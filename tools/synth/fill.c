@@ -37,7 +37,7 @@ static uint64_t next_u64(uint64_t *state)
 
 /* Bell-shaped with deviation 1: the sum of four uniform 16-bit numbers, which has
  * deviation 65536/sqrt(3).  Ends at 3.46, which spares tests rare outliers. */
-static float next_bell(uint64_t *state)
+float synth_fill_bell(uint64_t *state)
 {
     uint64_t r = next_u64(state);
     int      sum = (int)(r & 0xffff) + (int)(r >> 16 & 0xffff) + (int)(r >> 32 & 0xffff) +
@@ -46,7 +46,7 @@ static float next_bell(uint64_t *state)
     return (float)(sum - 131070) * (1.7320508f / 65536.0f);
 }
 
-static uint64_t stream_of(uint64_t seed, const char *name)
+uint64_t synth_fill_stream(uint64_t seed, const char *name)
 {
     uint64_t h = 0xcbf29ce484222325u; /* FNV-1a */
 
@@ -111,13 +111,13 @@ static int write_direct(struct synth_fill *f, const struct synth_tensor *t, FILE
 {
     const int64_t rows = t->ne[1] * t->ne[2], row = t->ne[0];
     const int64_t batch_max = DIRECT_ELEMENTS_MAX / row;
-    uint64_t      state = stream_of(f->seed, t->name);
+    uint64_t      state = synth_fill_stream(f->seed, t->name);
 
     for (int64_t done = 0; done < rows;) {
         const int64_t batch = rows - done < batch_max ? rows - done : batch_max;
 
         for (int64_t i = 0; i < batch * row; i++)
-            f->floats[i] = t->mean + t->std * next_bell(&state);
+            f->floats[i] = t->mean + t->std * synth_fill_bell(&state);
         ggml_quantize_chunk(t->type, f->floats, f->chunk, 0, batch, row, NULL);
         if (write_bytes(f->chunk, ggml_row_size(t->type, row) * (size_t)batch, file, err) < 0)
             return -1;
@@ -151,9 +151,9 @@ static const struct synth_pool *pool_of(struct synth_fill *f, enum ggml_type typ
     }
     f->pool_count++;
     snprintf(name, sizeof name, "pool %s %a", ggml_type_name(type), (double)std);
-    state = stream_of(f->seed, name);
+    state = synth_fill_stream(f->seed, name);
     for (size_t i = 0; i < (size_t)POOL_ROW * POOL_ROWS; i++)
-        f->floats[i] = std * next_bell(&state);
+        f->floats[i] = std * synth_fill_bell(&state);
     ggml_quantize_chunk(type, f->floats, p->data, 0, POOL_ROWS, POOL_ROW, NULL);
     return p;
 }
@@ -164,7 +164,7 @@ static int write_pooled(struct synth_fill *f, const struct synth_tensor *t, FILE
     const struct synth_pool *pool = pool_of(f, t->type, t->std, err);
     const size_t             block = ggml_type_size(t->type);
     const size_t             half_row = ggml_row_size(t->type, t->ne[0]) / 2;
-    uint64_t                 state = stream_of(f->seed, t->name);
+    uint64_t                 state = synth_fill_stream(f->seed, t->name);
     size_t                   left = t->bytes;
 
     if (!pool)

@@ -36,6 +36,11 @@ int  synth_fill_init(struct synth_fill *f, const struct synth_shape *s, uint64_t
                      struct synth_error *err);
 void synth_fill_fini(struct synth_fill *f);
 
+/* The state of random numbers for a tensor; a number drawn from it, bell-shaped with
+ * deviation 1. */
+uint64_t synth_fill_stream(uint64_t seed, const char *name);
+float    synth_fill_bell(uint64_t *state);
+
 /* Write the t->bytes bytes of a tensor, without padding. */
 int synth_fill_write(struct synth_fill *f, const struct synth_tensor *t, FILE *file,
                      struct synth_error *err);
