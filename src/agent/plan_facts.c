@@ -191,16 +191,20 @@ static void collect_profile(struct mcp_plan *plan, uint32_t at, const mcp_plan_o
         agent_plan_note(plan, "%s is left out, its speed is not known: %s", endpoint, err.text);
 }
 
-/* Load, as it says; a session of ours there loads nobody but us. */
+/* Load, as it says; a session of ours there loads nobody but us, and what it waits there its own
+ * windows show.  The queue takes as long as one forward with all of it: positions a second "lately"
+ * say nothing of a worker that has been idle. */
 static void take_load(struct plan_worker *w, const mcp_worker_info *info, bool ours)
 {
     uint32_t open = info->sessions > info->sessions_free ? info->sessions - info->sessions_free : 0;
 
     w->sessions_free = info->sessions_free + ours;
     w->others = open > (uint32_t)ours ? open - ours : 0;
-    w->queue_ms = info->tokens_per_second > 0.0f
-                      ? info->queued_tokens * 1e3 / (double)info->tokens_per_second
-                      : 0.0;
+    if (!ours)
+        w->queue_ms = info->queued_tokens > 0 && w->profile != NULL
+                          ? (w->last - w->first) *
+                                plan_profile_layer_ms(w->profile, info->queued_tokens, 0, 1)
+                          : 0.0;
 }
 
 /* The link as its traffic shows it; what that has not shown yet stays. */
@@ -267,9 +271,9 @@ static void collect_worker(struct mcp_plan *plan, uint32_t at, const mcp_plan_op
     if (!w->up)
         return;
     plan->codecs_common &= remote_codecs(opts->remote, index);
-    take_load(w, &info, false);
     collect_link(plan, w, opts, index, &info);
     collect_profile(plan, at, opts, graph, info.endpoint);
+    take_load(w, &info, false);
 }
 
 /* The profile of a worker that has come, when it was measured before: an answer does not wait for

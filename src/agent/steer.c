@@ -11,6 +11,7 @@
 #include "plan/adjust.h"
 
 #include <assert.h>
+#include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -21,12 +22,21 @@ enum {
     REST_TOKENS = 64,    /* an answer without a limit is expected to go on for so long, or for as
                             long again as it has */
     LESS_PCT = 80,       /* of the layers, of a worker that is exhausted */
+    LOOK_WINDOWS = 4,    /* of a stage, at least, before its times are judged */
+    SCALE_MAX = 16,      /* a device is at most so many times slower or faster than its profile */
     STEER_ENGINES = 4,   /* two of the layout, two of the next one */
     STEER_STAGES = PLAN_HOPS_MAX + 2,
 };
 
+/* A device's times are its profile's, or so many times as long, as its stages show. */
+struct device {
+    struct plan_profile base;
+    double              scale;
+};
+
 struct steer {
-    struct mcp_plan        *plan; /* facts and request, kept up to date */
+    struct mcp_plan        *plan;    /* facts and request, kept up to date */
+    struct device          *devices; /* (worker_count + 1): the workers, then this machine */
     const struct mcp_model *model;
     struct mcp_remote      *remote;
     mcp_session_opts        given;
@@ -47,7 +57,9 @@ struct steer {
     double             look_ms;       /* not before */
     double             reconsider_ms; /* not before */
     bool               news;          /* not reconsidered yet */
-    uint64_t           excluded;      /* workers that a move has failed with */
+
+    struct pipeline_stage_stats before[STEER_STAGES]; /* when the last look was taken */
+    uint64_t                    excluded;             /* workers that a move has failed with */
 
     uint32_t moves;
     double   move_ms;
@@ -71,6 +83,20 @@ static int take_options(struct steer *st, const mcp_session_opts *opts, mcp_erro
         st->here.ctx_tokens = opts->ctx_tokens;
     st->given.codec = st->codec;
     st->given.wrap = st->wrap;
+    return MCP_OK;
+}
+
+static int take_devices(struct steer *st, mcp_error *err)
+{
+    uint32_t count = st->plan->worker_count;
+
+    st->devices = calloc(count + 1, sizeof(*st->devices));
+    if (st->devices == NULL)
+        return base_fail(err, MCP_ENOMEM, "profiles of %u workers", count);
+    for (uint32_t i = 0; i <= count; i++) {
+        st->devices[i].base = i < count ? st->plan->profiles[i].p : st->plan->here_profile.p;
+        st->devices[i].scale = 1.0;
+    }
     return MCP_OK;
 }
 
@@ -101,11 +127,15 @@ int steer_new(struct steer **out, const mcp_session_opts *opts, mcp_error *err)
     rc = agent_plan_copy(&st->plan, plan, err);
     if (rc == MCP_OK)
         rc = take_options(st, opts, err);
+    if (rc == MCP_OK)
+        rc = take_devices(st, err);
     if (rc < 0) {
         steer_free(st);
         return rc;
     }
     st->plan->facts.adjust = &st->adjust;
+    for (uint32_t i = 0; i < st->plan->worker_count; i++)
+        st->plan->workers[i].exports_kv = false; /* a move computes again, it fetches nothing */
     st->running = plan->choice.plan;
     st->token_ms = plan->choice.cost.token_ms;
     *out = st;
@@ -119,6 +149,7 @@ void steer_free(struct steer *st)
     for (size_t i = STEER_ENGINES; i-- > 0;) /* those beside the first go before it */
         engine_close(st->engines[i]);
     agent_plan_close(st->plan);
+    free(st->devices);
     free(st->codec);
     free(st->wrap);
     free(st);
@@ -261,6 +292,92 @@ static void follow_failovers(struct steer *st, const struct mcp_session *s)
     st->news = true;
 }
 
+/* The device of a stage: its index in st->devices, or -1. */
+static int device_of(const struct steer *st, const struct session_stage *stage)
+{
+    if (stage->engine != NULL)
+        return (int)st->plan->worker_count;
+    for (uint32_t w = 0; w < st->plan->worker_count; w++)
+        if (stage->worker >= 0 && st->plan->indices[w] == stage->worker)
+            return (int)w;
+    return -1;
+}
+
+static void scale_profile(struct steer *st, int device, double scale)
+{
+    struct plan_profile *p = (uint32_t)device < st->plan->worker_count
+                                 ? &st->plan->profiles[device].p
+                                 : &st->plan->here_profile.p;
+
+    *p = st->devices[device].base;
+    plan_profile_scale(p, scale);
+    st->devices[device].scale = scale;
+    st->news = true;
+    base_log(BASE_LOG_DETAIL, "%s takes %.2f times as long as its profile says",
+             (uint32_t)device < st->plan->worker_count ? st->plan->workers[device].name
+                                                       : "this machine",
+             scale);
+}
+
+/* The device has taken so long where its profile says otherwise.  A machine that has become busy
+ * is slow for every plan that uses it, not only for the one that runs. */
+static void judge(struct steer *st, int device, double took_ms, double should_ms)
+{
+    double ratio = should_ms > 0.0 ? took_ms / should_ms : 0.0;
+
+    if (ratio > plan_watch_band * st->devices[device].scale ||
+        (ratio > 0.0 && ratio * plan_watch_band < st->devices[device].scale))
+        scale_profile(st, device, fmin(fmax(ratio, 1.0 / SCALE_MAX), SCALE_MAX));
+}
+
+/* In the cloud there are only tokens; too slow, they are the worker's. */
+static void look_at_cloud(struct steer *st, const struct mcp_session *s)
+{
+    struct plan_forward forward = { .layers = st->model->hp.n_layer,
+                                    .tokens = 1,
+                                    .context = s->count,
+                                    .batch = 1,
+                                    .embed = true,
+                                    .head_rows = 1 };
+    int                 device = device_of(st, &s->stages[0]);
+
+    if (device >= 0 && st->watch.outside >= PLAN_WATCH_SAMPLES)
+        judge(st, device, st->watch.mean_ms, plan_profile_ms(&st->devices[device].base, &forward));
+}
+
+/* What the stages have computed since the last look, against the profiles. */
+static void look_at_stages(struct steer *st, const struct mcp_session *s)
+{
+    double   took_ms[PLAN_WORKERS_MAX + 1] = { 0 }, should_ms[PLAN_WORKERS_MAX + 1] = { 0 };
+    uint32_t count = s->pipeline != NULL ? s->stage_count : 0;
+
+    for (uint32_t i = 0; i < count && i < STEER_STAGES; i++) {
+        const struct session_stage *stage = &s->stages[i];
+        struct pipeline_stage_stats now;
+        struct plan_forward         forward = { .batch = 1, .embed = stage->first == 0 };
+        int                         device = device_of(st, stage);
+        double                      windows;
+
+        pipeline_get_stats(s->pipeline, i, &now);
+        windows = (double)(now.windows - st->before[i].windows);
+        if (windows < LOOK_WINDOWS || device < 0 || st->devices[device].base.layers == 0)
+            continue;
+        forward.tokens = (uint32_t)((double)(now.positions - st->before[i].positions) / windows +
+                                    0.5);
+        forward.context = s->count;
+        forward.head_rows = i + 1 == count ? forward.tokens : 0;
+        for (uint32_t layer = stage->first; layer < stage->last; layer++)
+            forward.layers += st->plan->model.work[layer];
+        took_ms[device] += (now.compute_ms - st->before[i].compute_ms) / windows;
+        should_ms[device] += plan_profile_ms(&st->devices[device].base, &forward);
+        if ((uint32_t)device < st->plan->worker_count)
+            st->plan->workers[device].queue_ms = (now.queue_ms - st->before[i].queue_ms) / windows;
+        st->before[i] = now;
+    }
+    for (uint32_t d = 0; d <= st->plan->worker_count; d++)
+        judge(st, (int)d, took_ms[d], should_ms[d]);
+}
+
 void steer_begin(struct answer *a)
 {
     struct steer       *st = a->session->steer;
@@ -271,6 +388,9 @@ void steer_begin(struct answer *a)
         return;
     st->seen = a->result.generated_tokens;
     st->seen_ms = base_clock_ms();
+    for (uint32_t i = 0; i < STEER_STAGES; i++)
+        if (a->session->pipeline != NULL && i < a->session->stage_count)
+            pipeline_get_stats(a->session->pipeline, i, &st->before[i]);
     rest = rest_of(st, a);
     if (plan_predict(&cost, &st->plan->facts, &rest, &st->running, NULL) == MCP_OK &&
         cost.token_ms > 0.0) {
@@ -302,6 +422,10 @@ static void look(struct steer *st, const struct answer *a, double now_ms)
     struct mcp_session *s = a->session;
 
     follow_failovers(st, s);
+    if (s->cloud)
+        look_at_cloud(st, s);
+    else
+        look_at_stages(st, s);
     for (uint32_t w = 0; w < st->plan->worker_count; w++) {
         struct session_worker *seen;
         bool                   ours = false;
@@ -325,13 +449,18 @@ static void look(struct steer *st, const struct answer *a, double now_ms)
 static bool reconsider(struct steer *st, const struct answer *a)
 {
     struct plan_request rest = rest_of(st, a);
+    double              expected_ms = st->watch.expected_ms, mean_ms = st->watch.mean_ms;
     mcp_error           err = { 0 };
 
     if (plan_reconsider(&st->next, &st->watch, &st->plan->facts, &rest, &st->adjust, &err) < 0) {
         base_log(BASE_LOG_INFO, "the plan stays: %s", err.text);
         return false;
     }
-    base_log(BASE_LOG_DETAIL, "plan reconsidered: %s", st->next.why);
+    base_log(BASE_LOG_DETAIL,
+             "plan reconsidered for %u tokens more, at %.1f ms each instead of %.1f: %.0f ms as it "
+             "is, %.0f by the best other, %.0f to move: %s",
+             rest.gen_tokens, mean_ms, expected_ms, st->next.stay_ms, st->next.go_ms,
+             st->next.switch_ms, st->next.why);
     if (st->next.verdict == PLAN_KEEP)
         return false;
     /* Another codec or other guesses in the same places are for those to find who see each
@@ -352,7 +481,7 @@ bool steer_wants(struct answer *a)
         st->news = true;
     st->seen = a->result.generated_tokens;
     st->seen_ms = now;
-    if (now >= st->look_ms) {
+    if (now >= st->look_ms || st->news) {
         st->look_ms = now + LOOK_MS;
         look(st, a, now);
     }

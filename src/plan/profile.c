@@ -142,6 +142,17 @@ void plan_profile_settle(struct plan_profile *p)
     }
 }
 
+void plan_profile_scale(struct plan_profile *p, double factor)
+{
+    for (uint32_t t = 0; t < p->token_count; t++) {
+        for (uint32_t c = 0; c < p->context_count; c++)
+            p->layer_ms[t][c] *= factor;
+        p->head_ms[t] *= factor;
+        p->embed_ms[t] *= factor;
+    }
+    p->call_ms *= factor;
+}
+
 /* ---- reading the grid --------------------------------------------------------------------- */
 
 /* Where a token count lies: value = share x ms[low] + (1 - share) x ms[low - 1], times scale. */

@@ -66,6 +66,9 @@ int plan_profile_check(const struct plan_profile *profile, mcp_error *err);
 /* Raise every time to that of the largest smaller work.  Grid counts must be in range. */
 void plan_profile_settle(struct plan_profile *profile);
 
+/* Every time `factor` times as long; a positive number. */
+void plan_profile_scale(struct plan_profile *profile, double factor);
+
 /* A forward: `batch` sequences, each of `tokens` positions behind `context` others. */
 struct plan_forward {
     double   layers; /* 1 = one of average work; see plan_model.work */

@@ -64,7 +64,8 @@ def test_nothing_has_to_be_said_beside_the_worker(worker, smollm2, keys, cache):
     assert len(list((cache / "mcp/profiles").iterdir())) == 2
     # Measured once.
     again = try_run(smollm2, keys, "--worker", worker.endpoint, *PROMPT, "-n", 20)
-    assert done.stderr.count("measuring") == 2 and "measuring" not in again.stderr
+    assert done.stderr.count("measuring") == 2, done.stderr
+    assert "measuring" not in again.stderr
 
 
 def test_privacy_decides_what_may_be_chosen(worker, smollm2, keys, cache):  # noqa: F811
@@ -103,12 +104,12 @@ def test_an_answer_moves_from_a_split_home_when_the_link_becomes_slow(
 
 
 @pytest.mark.parametrize("sampled", [[], ["--temp", "0.9", "--seed", "7"]], ids=["greedy", "seed"])
-@pytest.mark.parametrize("here, begins, ends", [(0.2, "local", "cloud"), (0.5, "cloud", "local")])
+@pytest.mark.parametrize("here, begins, ends", [(0.1, "local", "cloud"), (0.6, "cloud", "local")])
 def test_an_answer_moves_to_the_cloud_and_back(
         worker, smollm2, keys, cache, here, begins, ends, sampled):  # noqa: F811
     given = ["--worker", worker.endpoint, *PROMPT, *sampled, *PLAIN, "--privacy", "open"]
     run(smollm2, keys, *given, "-n", 4)
-    scale(cache, "worker", 0.3)
+    scale(cache, "worker", 0.2)
     scale(cache, "here", here)
     got = run(smollm2, keys, *given, "-n", TOKENS)
     alone = run(smollm2, keys, *PROMPT, *sampled, "-n", TOKENS, "--mode", "local")
