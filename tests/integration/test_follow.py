@@ -100,12 +100,13 @@ def test_an_answer_moves_home_when_this_machine_is_faster_than_it_was(
 
 
 @pytest.mark.parametrize("sampled", [[], ["--temp", "0.9", "--seed", "7"]], ids=["greedy", "seed"])
-@pytest.mark.parametrize("here, begins, ends", [(0.1, "local", "cloud"), (0.3, "cloud", "local")])
+@pytest.mark.parametrize("here, there, begins, ends", [(0.1, 0.3, "local", "cloud"),
+                                                       (0.3, 0.1, "cloud", "local")])
 def test_an_answer_moves_to_the_cloud_and_back(
-        worker, smollm2, keys, cache, here, begins, ends, sampled):  # noqa: F811
+        worker, smollm2, keys, cache, here, there, begins, ends, sampled):  # noqa: F811
     given = ["--worker", worker.endpoint, *PROMPT, *sampled, *PLAIN, "--privacy", "open"]
     run(smollm2, keys, *given, "-n", 4)
-    scale(cache, "worker", 0.1)
+    scale(cache, "worker", there)
     scale(cache, "here", here)
     got = run(smollm2, keys, *given, "-n", TOKENS)
     alone = run(smollm2, keys, *PROMPT, *sampled, "-n", TOKENS, "--mode", "local")

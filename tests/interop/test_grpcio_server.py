@@ -82,7 +82,8 @@ def test_the_whole_model_there_generates_the_local_text(upstream, keys, tiny):
         got = run(tiny, keys, "--worker", d.endpoint, "--mode", "cloud", "-p", "hello", "-n", COUNT,
                   "--temp", 0, "--ignore-eos")
         assert got["tokens"] == answer(tiny, "hello", "-n", COUNT, "--ignore-eos")["tokens"]
-        assert d.executes == 1 and d.replies == COUNT + 2  # Opened, a frame a token, Closed
+        # Opened, a frame a token, Closed; and every 250 ms a Beat that measures the link.
+        assert d.executes == 1 and COUNT + 2 <= d.replies < 2 * COUNT
 
 
 def test_ping_and_show_ask_a_grpcio_server(upstream, worker, keys):
