@@ -565,5 +565,5 @@ int ahead_generate(struct answer *a, struct model_sampler *sampler, int32_t *tok
     if (rc == ANSWER_MOVES)
         *token = draft_tokens(h->draft)[s->count];
     drive_end(s, rc);
-    return rc == ANSWER_MOVES || rc < 0 ? rc : MCP_OK;
+    return answer_ended(rc);
 }

@@ -136,7 +136,7 @@ static int generate(struct answer *a, struct model_sampler *sampler, int32_t *to
         if (rc == MCP_OK && steer_wants(a))
             rc = ANSWER_MOVES;
     }
-    return rc == ANSWER_MOVES || rc < 0 ? rc : MCP_OK;
+    return answer_ended(rc);
 }
 
 /* The answer from its first token on, or from a->token when it has moved here. */
@@ -166,7 +166,7 @@ static int generate_here(struct answer *a, const int32_t *tokens, uint32_t count
     rc = s->ahead != NULL ? ahead_generate(a, sampler, &a->token) : generate(a, sampler, &a->token);
 out:
     model_sampler_free(sampler);
-    return rc == ANSWER_MOVES || rc < 0 ? rc : MCP_OK;
+    return answer_ended(rc);
 }
 
 /* ---- generating in the cloud ------------------------------------------------------------------------- */
@@ -192,7 +192,7 @@ static int on_cloud_token(int32_t token, enum wire_stop stop, void *ctx)
 static int generate_in_the_cloud(struct answer *a, const int32_t *tokens, uint32_t count)
 {
     struct mcp_session *s = a->session;
-    uint32_t            made = a->result.generated_tokens, cached;
+    uint32_t            made = a->result.generated_tokens, cached = 0;
     int                 rc;
 
     if (made > 0) { /* moved here: all so far is the prompt */

@@ -10,6 +10,12 @@ struct model_sampler;
 
 enum { ANSWER_MOVES = 2 /* the answer is to go on elsewhere, from its last token */ };
 
+/* What ended the loop of an answer, for its caller: that it was over (1) is success. */
+static inline int answer_ended(int rc)
+{
+    return rc == ANSWER_MOVES || rc < 0 ? rc : MCP_OK;
+}
+
 /* Where an answer stands. */
 struct answer {
     struct mcp_session      *session;

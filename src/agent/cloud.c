@@ -186,7 +186,7 @@ static int run(struct cloud *c, mcp_error *err)
         }
         mail_event_free(event);
     }
-    return rc == ANSWER_MOVES || rc < 0 ? rc : MCP_OK;
+    return answer_ended(rc);
 }
 
 int cloud_generate(struct mcp_session *s, const int32_t *tokens, uint32_t count, uint32_t made,

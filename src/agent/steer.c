@@ -269,20 +269,39 @@ static struct plan_request rest_of(const struct steer *st, const struct answer *
     return r;
 }
 
+/* The worker of a stage: its index in the plan, or -1. */
+static int worker_of(const struct steer *st, const struct session_stage *stage)
+{
+    for (uint32_t w = 0; w < st->plan->worker_count; w++)
+        if (stage->worker >= 0 && st->plan->indices[w] == stage->worker)
+            return (int)w;
+    return -1;
+}
+
+/* Whether the running plan has layers on worker `w`. */
+static bool runs_on(const struct steer *st, uint32_t w)
+{
+    for (uint32_t i = 0; i < st->running.hop_count; i++)
+        if (st->running.hops[i].worker == w)
+            return true;
+    return false;
+}
+
 /* The running plan as the pipeline runs it: stages may have failed over, to other workers or to
  * this machine. */
 static void follow_failovers(struct steer *st, const struct mcp_session *s)
 {
     struct plan as_is = st->running;
+    int         worker;
 
     as_is.hop_count = 0;
     for (uint32_t i = 0; i < s->stage_count && as_is.hop_count < PLAN_HOPS_MAX; i++) {
         if (!s->stages[i].remote || s->stages[i].engine != NULL)
             continue;
-        for (uint32_t w = 0; w < st->plan->worker_count; w++)
-            if (s->stages[i].worker >= 0 && st->plan->indices[w] == s->stages[i].worker)
-                as_is.hops[as_is.hop_count++] = (struct plan_hop){ w, s->stages[i].first,
-                                                                   s->stages[i].last };
+        worker = worker_of(st, &s->stages[i]);
+        if (worker >= 0)
+            as_is.hops[as_is.hop_count++] = (struct plan_hop){ (uint32_t)worker, s->stages[i].first,
+                                                               s->stages[i].last };
     }
     if (as_is.hop_count == 0)
         as_is.mode = PLAN_LOCAL;
@@ -295,12 +314,7 @@ static void follow_failovers(struct steer *st, const struct mcp_session *s)
 /* The device of a stage: its index in st->devices, or -1. */
 static int device_of(const struct steer *st, const struct session_stage *stage)
 {
-    if (stage->engine != NULL)
-        return (int)st->plan->worker_count;
-    for (uint32_t w = 0; w < st->plan->worker_count; w++)
-        if (stage->worker >= 0 && st->plan->indices[w] == stage->worker)
-            return (int)w;
-    return -1;
+    return stage->engine != NULL ? (int)st->plan->worker_count : worker_of(st, stage);
 }
 
 static void scale_profile(struct steer *st, int device, double scale)
@@ -428,17 +442,15 @@ static void look(struct steer *st, const struct answer *a, double now_ms)
         look_at_stages(st, s);
     for (uint32_t w = 0; w < st->plan->worker_count; w++) {
         struct session_worker *seen;
-        bool                   ours = false;
 
         if (st->plan->indices[w] < 0)
             continue; /* only supposed */
         seen = &s->workers[st->plan->indices[w]];
-        for (uint32_t i = 0; i < st->running.hop_count; i++)
-            ours = ours || st->running.hops[i].worker == w;
         if (seen->exhausted)
             ask_less(st, w);
         seen->exhausted = false;
-        if (agent_plan_look(st->plan, w, st->remote, st->model, ours, seen->blocked_ms > now_ms)) {
+        if (agent_plan_look(st->plan, w, st->remote, st->model, runs_on(st, w),
+                            seen->blocked_ms > now_ms)) {
             st->news = true;
             plan_adjust_forget(&st->adjust, w);
         }
@@ -513,14 +525,9 @@ static int lay_out(struct steer *st, struct mcp_session *s, uint32_t count, mcp_
 /* What a move needed and the running plan does not is not tried again in this answer. */
 static void exclude(struct steer *st)
 {
-    for (uint32_t i = 0; i < st->next.plan.hop_count; i++) {
-        bool ours = false;
-
-        for (uint32_t k = 0; k < st->running.hop_count; k++)
-            ours = ours || st->running.hops[k].worker == st->next.plan.hops[i].worker;
-        if (!ours)
+    for (uint32_t i = 0; i < st->next.plan.hop_count; i++)
+        if (!runs_on(st, st->next.plan.hops[i].worker))
             st->excluded |= UINT64_C(1) << st->next.plan.hops[i].worker;
-    }
 }
 
 int steer_move(struct answer *a)

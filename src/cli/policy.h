@@ -12,9 +12,26 @@
 
 extern const struct cli_word cli_privacy_words[], cli_optimize_words[];
 
-#define CLI_PRIVACY_HELP  "what may leave: nothing; hidden states of middle layers; anything"
-#define CLI_OPTIMIZE_HELP "the request's time, its price, or how many such requests run at once"
-#define CLI_VRAM_HELP     "most memory here, such as 12GiB; without: 70 % of the device's"
+/* Their rows in a verb whose struct T has int64_t privacy, optimize and const char *vram. */
+#define CLI_POLICY_ROWS(T)                                                                  \
+    { .name = "privacy",                                                                    \
+      .type = CLI_WORD,                                                                     \
+      .at = offsetof(T, privacy),                                                           \
+      .value = "",                                                                          \
+      .fallback = "split",                                                                  \
+      .words = cli_privacy_words,                                                           \
+      .help = "what may leave: nothing; hidden states of middle layers; anything" },        \
+        { .name = "optimize",                                                               \
+          .type = CLI_WORD,                                                                 \
+          .at = offsetof(T, optimize),                                                      \
+          .value = "",                                                                      \
+          .fallback = "latency",                                                            \
+          .words = cli_optimize_words,                                                      \
+          .help = "the request's time, its price, or how many such requests run at once" }, \
+    {                                                                                       \
+        .name = "vram", .type = CLI_TEXT, .at = offsetof(T, vram), .value = "SIZE",         \
+        .help = "most memory here, such as 12GiB; without: 70 % of the device's"            \
+    }
 
 /* "12GiB", "800MB", "4096": bytes of --vram.  NULL: *bytes is left alone.  0, or -1 with the line
  * printed. */

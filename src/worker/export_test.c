@@ -32,10 +32,7 @@ static int begin(void **state)
 static int end(void **state)
 {
     (void)state;
-    rig_disconnect(client);
-    worker_close(worker);
-    rig_end();
-    return 0;
+    return rig_finish(client, worker);
 }
 
 static struct rig_call *slow_session(uint8_t id, const char *const *how)

@@ -31,10 +31,7 @@ static int begin(void **state)
 static int end(void **state)
 {
     (void)state;
-    rig_disconnect(client);
-    worker_close(worker);
-    rig_end();
-    return 0;
+    return rig_finish(client, worker);
 }
 
 static void compare_with(const mcp_generate_opts *opts, const int32_t *prompt, uint32_t count,

@@ -24,10 +24,7 @@ static int begin(void **state)
 static int end(void **state)
 {
     (void)state;
-    rig_disconnect(client);
-    worker_close(worker);
-    rig_end();
-    return 0;
+    return rig_finish(client, worker);
 }
 
 /* A text that repeats itself every `period` tokens suggests what comes next everywhere. */

@@ -250,6 +250,15 @@ static inline void rig_disconnect(struct rig_client *c)
     free(c);
 }
 
+/* The end of a group with one client and one worker. */
+static inline int rig_finish(struct rig_client *client, struct mcp_worker *worker)
+{
+    rig_disconnect(client);
+    worker_close(worker);
+    rig_end();
+    return 0;
+}
+
 /* ---- a call ------------------------------------------------------------------------- */
 
 /* What has come: a frame with its payload behind it, or a plain message. */

@@ -25,10 +25,7 @@ static int begin(void **state)
 static int end(void **state)
 {
     (void)state;
-    rig_disconnect(client);
-    worker_close(worker);
-    rig_end();
-    return 0;
+    return rig_finish(client, worker);
 }
 
 /* A session of the class batch on a slow device, whose first window has run whole: from then on

@@ -29,10 +29,7 @@ static int begin(void **state)
 static int end(void **state)
 {
     (void)state;
-    rig_disconnect(client);
-    worker_close(worker);
-    rig_end();
-    return 0;
+    return rig_finish(client, worker);
 }
 
 static void send_part(struct rig_call *call, const struct rig_story *story, uint64_t number,
